@@ -1,0 +1,107 @@
+"""The small transformer that denoises an action chunk while looking at the prefix of the backbone."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .backbone import PrefixCache
+from .transformer import (
+    CrossAttentionLayer,
+    DecoderLayer,
+    KeysValues,
+    LayerSizes,
+    Rotary,
+    rotary_embedding,
+)
+
+
+class ExpertContext(NamedTuple):
+    """What every denoising step reads and none changes; computed once a chunk.
+
+    Attributes:
+        prefix: For each expert layer, the prefix's keys and values (projected where the layer cross-attends).
+        self_rotary: Angles of the action tokens after the prefix.
+        cross_rotary: The same, counted from zero (cross-attention layers restart the positions).
+        self_mask: (b, 1, chunk, prefix + chunk): all of the prefix, and actions causally.
+        cross_mask: (b, 1, 1, prefix).
+    """
+
+    prefix: list[KeysValues]
+    self_rotary: Rotary
+    cross_rotary: Rotary
+    self_mask: Tensor
+    cross_mask: Tensor
+
+
+class ActionExpert(nn.Module):
+    """Alternating self- and cross-attention layers over the action tokens (SmolVLA, arXiv 2506.01844).
+
+    Args:
+        sizes: Geometry of a layer; heads must match the backbone's, whose keys self-attention layers share.
+        backbone_layers: For each expert layer, the backbone layer it reads.
+        self_attention: For each expert layer, whether it is a joint self-attention layer (else cross-attention).
+        init_std: Standard deviation of the initial weights.
+        gradient_checkpointing: Recompute layers in the backward pass instead of storing their activations.
+    """
+
+    def __init__(
+        self,
+        sizes: LayerSizes,
+        backbone_layers: list[int],
+        self_attention: list[bool],
+        init_std: float,
+        gradient_checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.sizes = sizes
+        self.backbone_layers = backbone_layers
+        self.gradient_checkpointing = gradient_checkpointing
+        self.layers = nn.ModuleList(
+            DecoderLayer(sizes) if joint else CrossAttentionLayer(sizes, backbone_kv_width=sizes.kv_width)
+            for joint in self_attention
+        )
+        self.norm = nn.RMSNorm(sizes.width, eps=sizes.norm_eps)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=init_std)
+
+    @property
+    def num_backbone_layers_read(self) -> int:
+        """How many layers of the backbone must be computed."""
+        return self.backbone_layers[-1] + 1
+
+    def prepare(self, prefix: PrefixCache, chunk_size: int) -> ExpertContext:
+        """Do once what every denoising step of a chunk of `chunk_size` action tokens needs."""
+        keys_values = [
+            layer.project_prefix(prefix.layers[index])
+            if isinstance(layer, CrossAttentionLayer)
+            else prefix.layers[index]
+            for layer, index in zip(self.layers, self.backbone_layers, strict=True)
+        ]
+        pad_masks = prefix.pad_masks
+        steps = torch.arange(chunk_size, device=pad_masks.device)[None, :]
+        causal = (steps.transpose(0, 1) >= steps).expand(pad_masks.shape[0], 1, -1, -1)
+        cross_mask = pad_masks[:, None, None, :]
+        return ExpertContext(
+            prefix=keys_values,
+            self_rotary=rotary_embedding(pad_masks.sum(dim=1, keepdim=True) + steps, self.sizes.head_dim),
+            cross_rotary=rotary_embedding(steps, self.sizes.head_dim),
+            self_mask=torch.cat([cross_mask.expand(-1, -1, chunk_size, -1), causal], dim=3),
+            cross_mask=cross_mask,
+        )
+
+    def forward(self, x: Tensor, context: ExpertContext) -> Tensor:
+        """Action tokens (b, chunk, width) -> features (b, chunk, width)."""
+        for layer, prefix in zip(self.layers, context.prefix, strict=True):
+            if isinstance(layer, CrossAttentionLayer):
+                x = self._checkpointed(layer, x, context.cross_rotary, context.cross_mask, prefix)
+            else:
+                x, _ = self._checkpointed(layer, x, context.self_rotary, context.self_mask, prefix)
+        return self.norm(x)
+
+    def _checkpointed(self, layer: nn.Module, *args):
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(layer, *args, use_reentrant=False)
+        return layer(*args)

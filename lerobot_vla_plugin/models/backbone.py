@@ -1,0 +1,204 @@
+"""Images, language and state -> prefix -> its keys and values in every layer.
+
+The vision tower and the connector are transformers' SmolVLM modules; the language model is our own stack of
+`DecoderLayer`, because the action expert needs every layer's keys and values and nothing of the last layer's output.
+
+Shapes: b batch, c cameras, n image tokens a camera, t language tokens.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig
+from transformers.models.smolvlm.modeling_smolvlm import SmolVLMConnector, SmolVLMVisionTransformer
+
+from .transformer import DecoderLayer, KeysValues, LayerSizes, rotary_embedding
+
+
+class PrefixCache(NamedTuple):
+    """What the action side reads of a prefix.
+
+    Attributes:
+        layers: Keys and values of each backbone layer, (b, kv_heads, prefix, head_dim) each.
+        pad_masks: True for real tokens, (b, prefix).
+    """
+
+    layers: list[KeysValues]
+    pad_masks: Tensor
+
+
+def text_layer_sizes(config: SmolVLMConfig) -> LayerSizes:
+    """Geometry of one layer of the VLM's language model."""
+    text = config.text_config
+    return LayerSizes(
+        width=text.hidden_size,
+        mlp_width=text.intermediate_size,
+        num_heads=text.num_attention_heads,
+        num_kv_heads=text.num_key_value_heads,
+        head_dim=text.head_dim,
+        norm_eps=text.rms_norm_eps,
+        attention_bias=text.attention_bias,
+        mlp_bias=text.mlp_bias,
+    )
+
+
+class TextModel(nn.Module):
+    """Embedding and the first layers of a Llama language model."""
+
+    def __init__(self, config: SmolVLMConfig, num_layers: int):
+        super().__init__()
+        sizes = text_layer_sizes(config)
+        text = config.text_config
+        self.embed_tokens = nn.Embedding(text.vocab_size, text.hidden_size, padding_idx=text.pad_token_id)
+        self.layers = nn.ModuleList(DecoderLayer(sizes) for _ in range(num_layers))
+        # Read by token decoding only; kept here because published weights have it.
+        self.norm = nn.RMSNorm(sizes.width, eps=sizes.norm_eps)
+
+
+class VLMBackbone(nn.Module):
+    """The VLM without its language-model head.
+
+    Args:
+        config: Geometry, a SmolVLM configuration.
+        num_layers: Language-model layers to use, counted from the first.
+        gradient_checkpointing: Recompute layers in the backward pass instead of storing their activations.
+    """
+
+    def __init__(self, config: SmolVLMConfig, num_layers: int, gradient_checkpointing: bool = False):
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = gradient_checkpointing
+        self.vision_model = SmolVLMVisionTransformer._from_config(
+            config.vision_config, attn_implementation="sdpa"
+        )
+        self.connector = SmolVLMConnector(config)
+        self.text_model = TextModel(config, num_layers)
+        for module in (self.connector, self.text_model):
+            module.apply(self._init_weights)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.text_config.initializer_range)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    @property
+    def width(self) -> int:
+        """Width of the language model."""
+        return self.config.text_config.hidden_size
+
+    def is_frozen(self) -> bool:
+        """Whether no parameter of the backbone learns (adapters of PEFT count as parameters)."""
+        return not any(p.requires_grad for p in self.parameters())
+
+    def is_vision_frozen(self) -> bool:
+        """Whether neither the vision tower nor the connector learns."""
+        vision = (self.vision_model, self.connector)
+        return not any(p.requires_grad for module in vision for p in module.parameters())
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Vision tower, pixel shuffle and projection.
+
+        Args:
+            images: Pixels in [-1, 1], (b, 3, height, width).
+
+        Returns:
+            Image tokens in the language model's width, (b, n, width).
+        """
+        vision = self.vision_model
+        embeddings = vision.embeddings
+        patches = embeddings.patch_embedding(images.to(embeddings.patch_embedding.weight.dtype))
+        rows, columns = patches.shape[-2:]
+        tokens = patches.flatten(2).transpose(1, 2)
+        tokens = tokens + embeddings.position_embedding(self._patch_positions(rows, columns, images.device))
+        for layer in vision.encoder.layers:
+            tokens = self._checkpointed(layer, tokens, None)
+        return self.connector(vision.post_layernorm(tokens))
+
+    def _patch_positions(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        """Indices into the position table for a whole image, (rows * columns,).
+
+        A grid of another size than the trained one is spread over the trained table. The arithmetic is the one of
+        transformers' SmolVLM, rounding included: where 1/n is not exact, a neater formula picks other rows.
+        """
+        side = self.vision_model.embeddings.num_patches_per_side
+        dtype = self.vision_model.embeddings.patch_embedding.weight.dtype
+        boundaries = torch.arange(1 / side, 1.0, 1 / side, device=device)
+
+        def bucket(count: int) -> Tensor:
+            steps = torch.arange(count, dtype=torch.float32, device=device)
+            fractions = (steps * (1.0 / torch.tensor(count))).clamp(max=1.0 - 1e-6)
+            return torch.bucketize(fractions.to(dtype), boundaries, right=True)
+
+        return (bucket(rows)[:, None] * side + bucket(columns)[None, :]).flatten()
+
+    def embed_language(self, tokens: Tensor) -> Tensor:
+        """Token ids (b, t) -> embeddings (b, t, width), scaled as SmolVLA was trained."""
+        return self.text_model.embed_tokens(tokens) * self.width**0.5
+
+    def embed_observation(
+        self, image_tokens: Sequence[Tensor], image_masks: Sequence[Tensor], language: Tensor, language_masks: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Join image tokens and language.
+
+        Args:
+            image_tokens: For each camera, (b, n, width).
+            image_masks: For each camera, whether the sample has it, (b,).
+            language: Token ids, (b, t).
+            language_masks: True for real tokens, (b, t).
+
+        Returns:
+            Embeddings (b, c * n + t, width) and their pad masks (b, c * n + t).
+        """
+        words = self.embed_language(language)
+        scale = self.width**0.5
+        embeddings = [tokens.to(words.dtype) * scale for tokens in image_tokens]
+        masks = [mask[:, None].expand(-1, tokens.shape[1]) for mask, tokens in zip(image_masks, image_tokens, strict=True)]
+        return torch.cat([*embeddings, words], dim=1), torch.cat([*masks, language_masks], dim=1)
+
+    def prefill(self, observation: Tensor, pad_masks: Tensor, state: Tensor, num_layers_read: int) -> PrefixCache:
+        """Run the prefix through the language model.
+
+        Images and language see each other and never the state, so with a frozen backbone they need no graph: only
+        the state token carries one.
+
+        Args:
+            observation: Embedded images and language, (b, s, width).
+            pad_masks: True for real tokens, (b, s).
+            state: Embedded proprioception, (b, 1, width).
+            num_layers_read: How many layers the action side reads; later ones are not computed.
+
+        Returns:
+            Keys and values of the layers read, for images, language and state in that order.
+        """
+        positions = pad_masks.cumsum(dim=1) - 1
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen()):
+            seen = self._run_layers(observation, positions, pad_masks, num_layers_read)
+        state_mask = torch.ones_like(pad_masks[:, :1])
+        masks = torch.cat([pad_masks, state_mask], dim=1)
+        state_position = pad_masks.sum(dim=1, keepdim=True)
+        own = self._run_layers(state, state_position, masks, num_layers_read, past=seen)
+        return PrefixCache([a.followed_by(b) for a, b in zip(seen, own, strict=True)], masks)
+
+    def _run_layers(
+        self, x: Tensor, positions: Tensor, key_masks: Tensor, num_layers_read: int, past: list[KeysValues] | None = None
+    ) -> list[KeysValues]:
+        """Keys and values of tokens x in each layer read; x sees `past` and itself where `key_masks` (b, s) is True."""
+        rotary = rotary_embedding(positions, self.config.text_config.head_dim)
+        # Masking keys only (not also the queries of padding) keeps every row of the softmax finite.
+        mask = key_masks[:, None, None, :]
+        result = []
+        for index, layer in enumerate(self.text_model.layers[:num_layers_read]):
+            layer_past = None if past is None else past[index]
+            last = index == num_layers_read - 1
+            x, own = self._checkpointed(layer, x, rotary, mask, layer_past, last)
+            result.append(own)
+        return result
+
+    def _checkpointed(self, layer: nn.Module, *args):
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(layer, *args, use_reentrant=False)
+        return layer(*args)

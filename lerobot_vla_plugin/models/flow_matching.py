@@ -1,0 +1,180 @@
+"""Flow matching over action chunks: velocity loss and Euler sampler (SmolVLA, arXiv 2506.01844).
+
+time 1 is noise and 0 is the action, as in LeRobot and openpi: `x_t = time * noise + (1 - time) * actions`, and the
+model predicts `u_t = noise - actions`.
+
+Shapes: b batch, a width of state or action (padded where the checkpoint was trained so).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from lerobot.policies.common.flow_matching import euler_integrate, sample_noise, sample_time_beta
+from lerobot.policies.common.vla_utils import create_sinusoidal_pos_embedding
+from torch import Tensor, nn
+
+from .action_expert import ActionExpert, ExpertContext
+from .backbone import PrefixCache, VLMBackbone, text_layer_sizes
+from .transformer import LayerSizes
+
+
+@dataclass(frozen=True)
+class ExpertGeometry:
+    """How the action expert is laid over the backbone.
+
+    Attributes:
+        width_multiplier: Expert width over backbone width.
+        num_layers: Expert layers; they read evenly spaced backbone layers.
+        self_attention_every: Every how many layers one is joint self-attention, starting with the first; the others
+            cross-attend. 1 makes all of them self-attention, 0 none.
+    """
+
+    width_multiplier: float
+    num_layers: int
+    self_attention_every: int
+
+
+@dataclass(frozen=True)
+class FlowGeometry:
+    """Sizes of the action side."""
+
+    state_dim: int
+    action_dim: int
+    chunk_size: int
+    expert: ExpertGeometry
+    min_period: float
+    max_period: float
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the policy is conditioned on.
+
+    Attributes:
+        image_tokens: For each camera, tokens of the vision tower, (b, n, width).
+        image_masks: For each camera, whether the sample has it, (b,).
+        language: Token ids, (b, t).
+        language_masks: True for real tokens, (b, t).
+        state: Normalised proprioception, (b, state_dim).
+    """
+
+    image_tokens: Sequence[Tensor]
+    image_masks: Sequence[Tensor]
+    language: Tensor
+    language_masks: Tensor
+    state: Tensor
+
+
+def expert_layer_sizes(backbone: LayerSizes, width_multiplier: float) -> LayerSizes:
+    """Geometry of an expert layer: the backbone's heads, a narrower width, an MLP of 8/3 width rounded up to 256."""
+    width = int(backbone.width * width_multiplier)
+    mlp_width = 256 * -(-int(4 * int(2 * width / 3)) // 256)
+    return replace(backbone, width=width, mlp_width=mlp_width)
+
+
+def make_action_expert(
+    backbone: VLMBackbone, num_backbone_layers: int, geometry: ExpertGeometry, gradient_checkpointing: bool
+) -> ActionExpert:
+    """Lay an action expert over the first `num_backbone_layers` layers of a backbone."""
+    stride, rest = divmod(num_backbone_layers, geometry.num_layers)
+    if rest:
+        raise ValueError(
+            f"num_expert_layers={geometry.num_layers} must divide the backbone's {num_backbone_layers} layers"
+        )
+    every = geometry.self_attention_every
+    read = [index * stride for index in range(geometry.num_layers)]
+    joint = [every > 0 and index % every == 0 for index in read]
+    sizes = expert_layer_sizes(text_layer_sizes(backbone.config), geometry.width_multiplier)
+    init_std = backbone.config.text_config.initializer_range
+    return ActionExpert(sizes, read, joint, init_std, gradient_checkpointing)
+
+
+class FlowMatchingModel(nn.Module):
+    """Backbone, action expert and the projections between them and robot space.
+
+    Args:
+        backbone: The vision-language backbone.
+        geometry: Sizes of the action side.
+        gradient_checkpointing: Recompute expert layers in the backward pass.
+    """
+
+    def __init__(self, backbone: VLMBackbone, geometry: FlowGeometry, gradient_checkpointing: bool = False):
+        super().__init__()
+        self.geometry = geometry
+        self.backbone = backbone
+        self.action_expert = make_action_expert(
+            backbone, len(backbone.text_model.layers), geometry.expert, gradient_checkpointing
+        )
+        width = self.action_expert.sizes.width
+        self.state_proj = nn.Linear(geometry.state_dim, backbone.width)
+        self.action_in_proj = nn.Linear(geometry.action_dim, width)
+        self.action_out_proj = nn.Linear(width, geometry.action_dim)
+        self.action_time_mlp_in = nn.Linear(2 * width, width)
+        self.action_time_mlp_out = nn.Linear(width, width)
+
+    def prefill(self, observation: Observation) -> PrefixCache:
+        """Run the prefix once; its keys and values serve every denoising step."""
+        embedded, pad_masks = self.backbone.embed_observation(
+            observation.image_tokens, observation.image_masks, observation.language, observation.language_masks
+        )
+        state = self.state_proj(observation.state)[:, None, :]
+        return self.backbone.prefill(embedded, pad_masks, state, self.action_expert.num_backbone_layers_read)
+
+    def loss(self, observation: Observation, actions: Tensor, noise: Tensor | None, time: Tensor | None) -> Tensor:
+        """Squared error of the predicted velocity.
+
+        Args:
+            observation: What the chunk is conditioned on.
+            actions: Normalised actions, (b, chunk, action_dim).
+            noise: Standard normal, shape of `actions`; drawn if None.
+            time: Flow time in (0, 1], (b,); drawn from Beta(1.5, 1) * 0.999 + 0.001 if None.
+
+        Returns:
+            Unreduced loss, shape of `actions`.
+        """
+        if noise is None:
+            noise = sample_noise(actions.shape, actions.device)
+        if time is None:
+            time = sample_time_beta(
+                actions.shape[0], actions.device, alpha=1.5, beta=1.0, scale=0.999, offset=0.001
+            )
+        mix = time[:, None, None]
+        x_t = mix * noise + (1 - mix) * actions
+        context = self.action_expert.prepare(self.prefill(observation), actions.shape[1])
+        v_t = self.denoise_step(x_t, time, context)
+        return F.mse_loss(v_t, noise - actions, reduction="none")
+
+    def sample_actions(self, observation: Observation, num_steps: int, noise: Tensor | None = None) -> Tensor:
+        """Integrate the velocity from noise to an action chunk.
+
+        Args:
+            observation: What the chunk is conditioned on.
+            num_steps: Euler steps.
+            noise: Standard normal, (b, chunk, action_dim); drawn if None.
+
+        Returns:
+            Normalised actions, (b, chunk, action_dim).
+        """
+        state, geometry = observation.state, self.geometry
+        if noise is None:
+            noise = sample_noise((state.shape[0], geometry.chunk_size, geometry.action_dim), state.device)
+        context = self.action_expert.prepare(self.prefill(observation), noise.shape[1])
+        return euler_integrate(lambda x_t, time: self.denoise_step(x_t, time, context), noise, num_steps)
+
+    def denoise_step(self, x_t: Tensor, time: Tensor, context: ExpertContext) -> Tensor:
+        """Velocity at x_t (b, chunk, action_dim) and flow time (b,), in float32."""
+        features = self.action_expert(self._embed_actions(x_t, time), context)
+        # The velocity is summed over the Euler steps, so its projection stays in float32 under autocast too.
+        with torch.autocast(features.device.type, enabled=False):
+            return self.action_out_proj(features.float())
+
+    def _embed_actions(self, x_t: Tensor, time: Tensor) -> Tensor:
+        embedded = self.action_in_proj(x_t)
+        geometry = self.geometry
+        time_embedding = create_sinusoidal_pos_embedding(
+            time, embedded.shape[-1], geometry.min_period, geometry.max_period, device=embedded.device
+        ).to(embedded.dtype)
+        joined = torch.cat([embedded, time_embedding[:, None, :].expand_as(embedded)], dim=2)
+        return self.action_time_mlp_out(F.silu(self.action_time_mlp_in(joined)))

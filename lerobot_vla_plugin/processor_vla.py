@@ -1,0 +1,238 @@
+"""Pre- and post-processing pipelines and the processor steps they are made of.
+
+Checkpoints store steps by registry name: a name used here is for ever.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lerobot.configs import FeatureType, NormalizationMode, PipelineFeatureType, PolicyFeature
+from lerobot.processor import (
+    NewLineTaskProcessorStep,
+    NormalizerProcessorStep,
+    ObservationProcessorStep,
+    PolicyAction,
+    PolicyProcessorPipeline,
+    ProcessorStepRegistry,
+    TransitionKey,
+    UnnormalizerProcessorStep,
+    make_default_policy_processor_steps,
+    make_policy_processor_pipelines,
+)
+from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from .configuration_vla import VLAConfig, VLAFlowConfig
+
+Statistics = dict[str, dict[str, Any]]
+
+_STATISTICS_READ = {
+    NormalizationMode.MEAN_STD: ("mean", "std"),
+    NormalizationMode.MIN_MAX: ("min", "max"),
+    NormalizationMode.QUANTILES: ("q01", "q99"),
+    NormalizationMode.QUANTILE10: ("q10", "q90"),
+}
+
+
+def check_statistics(
+    features: dict[str, PolicyFeature], norm_map: dict[FeatureType, NormalizationMode], stats: Statistics
+) -> None:
+    """Refuse statistics that would leave a feature unnormalised or turn it into NaN.
+
+    LeRobot's normaliser passes a feature without statistics through unchanged, so that normalised values reach the
+    motors as joint positions.
+
+    Raises:
+        ValueError: Naming the feature, what was expected and what is there.
+    """
+    for key, feature in features.items():
+        needed = _STATISTICS_READ.get(norm_map.get(feature.type, NormalizationMode.IDENTITY), ())
+        if not needed:
+            continue
+        if key not in stats:
+            keyed = sorted(name for name in stats if name.endswith(key))
+            hint = (
+                f"they are keyed by data set ({', '.join(keyed)}): select one explicitly"
+                if keyed
+                else "compute them from the data set, or load a checkpoint that carries them"
+            )
+            raise ValueError(f"no statistics for {key}; there are some for: {', '.join(stats) or 'nothing'}. Remedy: {hint}")
+        for name in needed:
+            if name not in stats[key]:
+                raise ValueError(f"statistics of {key}: expected {name}, there are: {', '.join(stats[key])}")
+            value = torch.as_tensor(stats[key][name], dtype=torch.float64)
+            if not torch.isfinite(value).all():
+                raise ValueError(f"statistics of {key}: {name} is not finite ({value.tolist()}); recompute them")
+            if value.numel() not in (1, feature.shape[0]):
+                raise ValueError(f"statistics of {key}: expected {feature.shape[0]} values of {name}, got {value.numel()}")
+
+
+def select_statistics(stats: Statistics, dataset: str) -> Statistics:
+    """Pick one data set's statistics out of those keyed like `so100.buffer.action`.
+
+    Args:
+        stats: Statistics of several data sets.
+        dataset: What precedes the feature's name, for example `so100` or `so100.buffer`.
+
+    Raises:
+        ValueError: If none belong to `dataset`.
+    """
+    selected: Statistics = {}
+    for key, value in stats.items():
+        for feature in ("observation.state", "action"):
+            prefix = key.removesuffix(feature).rstrip(".")
+            if key.endswith(feature) and prefix in (dataset, f"{dataset}.buffer"):
+                selected[feature] = value
+    if not selected:
+        raise ValueError(f"no statistics of data set {dataset!r}; there are: {', '.join(stats) or 'none'}")
+    return selected
+
+
+class _StrictStatistics:
+    """Checks the statistics whenever they may have changed, at the latest when the first value passes."""
+
+    _checked_stats: Any = None
+
+    def _apply_transform(self, tensor: Tensor, key: str, *args, **kwargs) -> Tensor:
+        if self._checked_stats is not self.stats:
+            check_statistics(self.features, self.norm_map, self.stats)
+            self._checked_stats = self.stats
+        return super()._apply_transform(tensor, key, *args, **kwargs)
+
+
+# LeRobot's commands override the steps `normalizer_processor` and `unnormalizer_processor` by name and fail where they
+# are absent. Those registry names are taken by LeRobot's own classes; a step without a registry name goes by its class
+# name, hence these.
+@dataclass
+class normalizer_processor(_StrictStatistics, NormalizerProcessorStep):  # noqa: N801
+    """LeRobot's normaliser, but missing or broken statistics are an error."""
+
+    _registry_name = None
+
+
+@dataclass
+class unnormalizer_processor(_StrictStatistics, UnnormalizerProcessorStep):  # noqa: N801
+    """LeRobot's unnormaliser, but missing or broken statistics are an error."""
+
+    _registry_name = None
+
+
+@ProcessorStepRegistry.register(name="vla_task_tokenizer")
+@dataclass
+class TaskTokenizerStep(ObservationProcessorStep):
+    """Turn the task string into token ids, with a tokenizer that travels inside the checkpoint.
+
+    LeRobot's own step stores the tokenizer's hub name and needs network to load. This one keeps the tokenizer itself
+    (the text of `tokenizer.json`) in the step's state, which LeRobot saves beside the pipeline as safetensors.
+
+    Attributes:
+        max_length: Longest prompt, in tokens; what is longer is cut.
+        padding: "longest" of the batch, or "max_length".
+        pad_token: The token that pads.
+        tokenizer_json: Text of the tokenizer; empty until a checkpoint's state is loaded.
+    """
+
+    max_length: int
+    pad_token: str
+    padding: str = "longest"
+    tokenizer_json: str = ""
+    _tokenizer: Tokenizer | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.tokenizer_json:
+            self._load()
+
+    def _load(self) -> None:
+        tokenizer = Tokenizer.from_str(self.tokenizer_json)
+        pad_id = tokenizer.token_to_id(self.pad_token)
+        if pad_id is None:
+            raise ValueError(f"the tokenizer has no token {self.pad_token!r} to pad with")
+        tokenizer.enable_truncation(self.max_length)
+        tokenizer.enable_padding(
+            pad_id=pad_id, pad_token=self.pad_token, length=self.max_length if self.padding == "max_length" else None
+        )
+        self._tokenizer = tokenizer
+
+    def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
+        """Add token ids and attention mask, (b, t) each, on the device of the observation."""
+        if self._tokenizer is None:
+            raise ValueError("the checkpoint's task tokenizer was not loaded; its .safetensors state is missing")
+        task = (self.transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}).get("task")
+        if isinstance(task, str):
+            task = [task]
+        if not task:
+            raise ValueError("this policy needs an instruction; pass --task='...' (or record with --dataset.single_task)")
+        encodings = self._tokenizer.encode_batch(list(task))
+        device = next((v.device for v in observation.values() if isinstance(v, Tensor)), None)
+        ids = torch.tensor([e.ids for e in encodings], device=device)
+        mask = torch.tensor([e.attention_mask for e in encodings], dtype=torch.bool, device=device)
+        return {**observation, OBS_LANGUAGE_TOKENS: ids, OBS_LANGUAGE_ATTENTION_MASK: mask}
+
+    def get_config(self) -> dict[str, Any]:
+        return {"max_length": self.max_length, "pad_token": self.pad_token, "padding": self.padding}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"tokenizer_json": torch.frombuffer(bytearray(self.tokenizer_json.encode()), dtype=torch.uint8)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.tokenizer_json = state["tokenizer_json"].cpu().numpy().tobytes().decode()
+        self._load()
+
+    def transform_features(
+        self, features: dict[PipelineFeatureType, dict[str, PolicyFeature]]
+    ) -> dict[PipelineFeatureType, dict[str, PolicyFeature]]:
+        language = PolicyFeature(type=FeatureType.LANGUAGE, shape=(self.max_length,))
+        for key in (OBS_LANGUAGE_TOKENS, OBS_LANGUAGE_ATTENTION_MASK):
+            features[PipelineFeatureType.OBSERVATION].setdefault(key, language)
+        return features
+
+
+def make_task_tokenizer(config: VLAConfig) -> TaskTokenizerStep:
+    """The tokenizer step for a configuration's backbone."""
+    from .pretrained import load_tokenizer  # heavy: transformers
+
+    tokenizer = load_tokenizer(config.tokenizer_source)
+    return TaskTokenizerStep(
+        max_length=config.tokenizer_max_length,
+        pad_token=str(tokenizer.pad_token),
+        padding=config.pad_language_to,
+        tokenizer_json=tokenizer.backend_tokenizer.to_str(),
+    )
+
+
+def make_vla_flow_pre_post_processors(
+    config: VLAFlowConfig, dataset_stats: Statistics | None = None
+) -> tuple[PolicyProcessorPipeline[dict[str, Any], dict[str, Any]], PolicyProcessorPipeline[PolicyAction, PolicyAction]]:
+    """Build the pipelines of a fresh policy.
+
+    Args:
+        config: Policy configuration with its features set.
+        dataset_stats: Statistics of the training data.
+
+    Returns:
+        The pre-processor (rename, batch, tokenize, device, normalise) and the post-processor (unnormalise, cpu).
+
+    Raises:
+        ValueError: If statistics are missing or not finite.
+    """
+    stats = dataset_stats or {}
+    features = {**config.input_features, **config.output_features}
+    check_statistics(features, config.normalization_mapping, stats)
+    steps = make_default_policy_processor_steps(config, stats)
+    norm_map = config.normalization_mapping
+    return make_policy_processor_pipelines(
+        input_steps=[
+            steps.rename_observations,
+            steps.add_batch_dim,
+            NewLineTaskProcessorStep(),
+            make_task_tokenizer(config),
+            steps.to_device,
+            normalizer_processor(features=features, norm_map=norm_map, stats=stats),
+        ],
+        output_steps=[
+            unnormalizer_processor(features=config.output_features, norm_map=norm_map, stats=stats),
+            steps.to_cpu,
+        ],
+    )
