@@ -132,11 +132,6 @@ class VLAConfig(PreTrainedConfig):
         """Width of the action the model sees."""
         return self.max_action_dim or self._required_feature(ACTION, self.action_feature).shape[0]
 
-    @property
-    def tokenizer_source(self) -> str:
-        """Where the text tokenizer comes from: a `vla_flow` checkpoint that was started from carries its own."""
-        return self.vlm_model_name
-
     def _required_feature(self, key: str, feature: PolicyFeature | None) -> PolicyFeature:
         if feature is None:
             features = [*(self.input_features or {}), *(self.output_features or {})]

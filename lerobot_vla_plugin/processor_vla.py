@@ -3,11 +3,17 @@
 Checkpoints store steps by registry name: a name used here is for ever.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from lerobot.configs import FeatureType, NormalizationMode, PipelineFeatureType, PolicyFeature
+from lerobot.configs import (
+    FeatureType,
+    NormalizationMode,
+    PipelineFeatureType,
+    PolicyFeature,
+    PreTrainedConfig,
+)
 from lerobot.processor import (
     NewLineTaskProcessorStep,
     NormalizerProcessorStep,
@@ -20,7 +26,11 @@ from lerobot.processor import (
     make_default_policy_processor_steps,
     make_policy_processor_pipelines,
 )
-from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
+from lerobot.utils.constants import (
+    OBS_LANGUAGE_ATTENTION_MASK,
+    OBS_LANGUAGE_TOKENS,
+    POLICY_PREPROCESSOR_DEFAULT_NAME,
+)
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -191,15 +201,29 @@ class TaskTokenizerStep(ObservationProcessorStep):
 
 def make_task_tokenizer(config: VLAConfig) -> TaskTokenizerStep:
     """The tokenizer step for a configuration's backbone."""
-    from .pretrained import load_tokenizer  # heavy: transformers
+    carried = _carried_tokenizer(config.init_from) if config.init_from else None
+    if carried is not None:
+        return replace(carried, max_length=config.tokenizer_max_length, padding=config.pad_language_to)
+    # Imported here because it brings transformers, which registering the steps does not need.
+    from .pretrained import load_tokenizer
 
-    tokenizer = load_tokenizer(config.tokenizer_source)
+    tokenizer = load_tokenizer(config.vlm_model_name)
     return TaskTokenizerStep(
         max_length=config.tokenizer_max_length,
         pad_token=str(tokenizer.pad_token),
         padding=config.pad_language_to,
         tokenizer_json=tokenizer.backend_tokenizer.to_str(),
     )
+
+
+def _carried_tokenizer(checkpoint: str) -> TaskTokenizerStep | None:
+    """The tokenizer inside a checkpoint of this package; LeRobot's own checkpoints carry none."""
+    if not isinstance(PreTrainedConfig.from_pretrained(checkpoint), VLAConfig):
+        return None
+    pipeline = PolicyProcessorPipeline.from_pretrained(
+        checkpoint, config_filename=f"{POLICY_PREPROCESSOR_DEFAULT_NAME}.json"
+    )
+    return next(step for step in pipeline.steps if isinstance(step, TaskTokenizerStep))
 
 
 def make_vla_flow_pre_post_processors(

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMConnector, SmolVLMVisionTransformer
 
+from .cpu_linear import use_cpu_linear
 from .transformer import DecoderLayer, KeysValues, LayerSizes, rotary_embedding
 
 
@@ -75,6 +76,8 @@ class VLMBackbone(nn.Module):
             config.vision_config, attn_implementation="sdpa"
         )
         self.connector = SmolVLMConnector(config)
+        use_cpu_linear(self.vision_model)
+        use_cpu_linear(self.connector)
         self.text_model = TextModel(config, num_layers)
         for module in (self.connector, self.text_model):
             module.apply(self._init_weights)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .action_expert import ActionExpert, ExpertContext
 from .backbone import PrefixCache, VLMBackbone, text_layer_sizes
+from .cpu_linear import PackedCPULinear
 from .transformer import LayerSizes
 
 
@@ -68,10 +69,13 @@ class Observation:
 
 
 def expert_layer_sizes(backbone: LayerSizes, width_multiplier: float) -> LayerSizes:
-    """Geometry of an expert layer: the backbone's heads, a narrower width, an MLP of 8/3 width rounded up to 256."""
+    """Geometry of an expert layer: the backbone's heads, a narrower width, an MLP of 8/3 width rounded up to 256.
+
+    Its layers see a chunk's few tokens in every denoising step, so their weights are packed once.
+    """
     width = int(backbone.width * width_multiplier)
     mlp_width = 256 * -(-int(4 * int(2 * width / 3)) // 256)
-    return replace(backbone, width=width, mlp_width=mlp_width)
+    return replace(backbone, width=width, mlp_width=mlp_width, linear=PackedCPULinear)
 
 
 def make_action_expert(

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .cpu_linear import CPULinear
+
 
 class KeysValues(NamedTuple):
     """Keys (rotary embedding applied) and values of some tokens, each (b, k, s, d)."""
@@ -86,7 +88,7 @@ def grouped_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tenso
 
 @dataclass(frozen=True)
 class LayerSizes:
-    """Geometry of a decoder layer."""
+    """Geometry of a decoder layer, and the kind of linear layer it is made of."""
 
     width: int
     mlp_width: int
@@ -96,6 +98,7 @@ class LayerSizes:
     norm_eps: float
     attention_bias: bool = False
     mlp_bias: bool = False
+    linear: type[nn.Linear] = CPULinear
 
     @property
     def kv_width(self) -> int:
@@ -116,10 +119,10 @@ class Attention(nn.Module):
         self.head_dim = sizes.head_dim
         kv_input_width = kv_input_width or sizes.width
         query_width = sizes.num_heads * sizes.head_dim
-        self.q_proj = nn.Linear(sizes.width, query_width, bias=sizes.attention_bias)
-        self.k_proj = nn.Linear(kv_input_width, sizes.kv_width, bias=sizes.attention_bias)
-        self.v_proj = nn.Linear(kv_input_width, sizes.kv_width, bias=sizes.attention_bias)
-        self.o_proj = nn.Linear(query_width, sizes.width, bias=sizes.attention_bias)
+        self.q_proj = sizes.linear(sizes.width, query_width, bias=sizes.attention_bias)
+        self.k_proj = sizes.linear(kv_input_width, sizes.kv_width, bias=sizes.attention_bias)
+        self.v_proj = sizes.linear(kv_input_width, sizes.kv_width, bias=sizes.attention_bias)
+        self.o_proj = sizes.linear(query_width, sizes.width, bias=sizes.attention_bias)
 
     def heads(self, x: Tensor) -> Tensor:
         """(b, l, heads * d) -> (b, heads, l, d)."""
@@ -131,9 +134,9 @@ class GatedMLP(nn.Module):
 
     def __init__(self, sizes: LayerSizes):
         super().__init__()
-        self.gate_proj = nn.Linear(sizes.width, sizes.mlp_width, bias=sizes.mlp_bias)
-        self.up_proj = nn.Linear(sizes.width, sizes.mlp_width, bias=sizes.mlp_bias)
-        self.down_proj = nn.Linear(sizes.mlp_width, sizes.width, bias=sizes.mlp_bias)
+        self.gate_proj = sizes.linear(sizes.width, sizes.mlp_width, bias=sizes.mlp_bias)
+        self.up_proj = sizes.linear(sizes.width, sizes.mlp_width, bias=sizes.mlp_bias)
+        self.down_proj = sizes.linear(sizes.mlp_width, sizes.width, bias=sizes.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))

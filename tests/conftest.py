@@ -1,0 +1,94 @@
+"""Shared fixtures: small data sets in LeRobot's format, and LeRobot's commands run in-process."""
+
+import os
+
+# Nothing downloads during tests. Set before LeRobot is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("WANDB_MODE", "disabled")
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+JOINTS = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]
+
+
+def write_dataset(
+    root: Path,
+    num_episodes: int = 3,
+    num_frames: int = 12,
+    cameras: tuple[str, ...] = ("front", "wrist"),
+    height: int = 48,
+    width: int = 64,
+    joints: list[str] | None = None,
+    with_action: bool = True,
+):
+    """Record a small data set of smooth joint motion through LeRobot's own writer; pictures, not videos."""
+    from lerobot.datasets import LeRobotDataset
+
+    names = [f"{joint}.pos" for joint in joints or JOINTS]
+    vector = {"dtype": "float32", "shape": (len(names),), "names": names}
+    picture = {"dtype": "image", "shape": (height, width, 3), "names": ["height", "width", "channels"]}
+    features = {"observation.state": vector, **{f"observation.images.{c}": picture for c in cameras}}
+    if with_action:
+        features["action"] = vector
+    dataset = LeRobotDataset.create(
+        repo_id="tests/small", fps=10, root=root, robot_type="so_follower", features=features, use_videos=False
+    )
+    generator = np.random.default_rng(0)
+    for _ in range(num_episodes):
+        phase = generator.uniform(0, 2 * np.pi, len(names))
+        for step in range(num_frames):
+            state = 30 * np.sin(0.3 * step + phase).astype(np.float32)
+            frame = {"observation.state": state, "task": "Touch the red cube."}
+            if with_action:
+                frame["action"] = state + 1
+            for camera in cameras:
+                frame[f"observation.images.{camera}"] = generator.integers(0, 255, (height, width, 3), dtype=np.uint8)
+            dataset.add_frame(frame)
+        dataset.save_episode()
+    dataset.finalize()
+    return dataset
+
+
+@pytest.fixture(scope="session")
+def dataset_root(tmp_path_factory) -> Path:
+    """A data set of three episodes with two cameras."""
+    root = tmp_path_factory.mktemp("data") / "small"
+    write_dataset(root)
+    return root
+
+
+@pytest.fixture
+def lerobot_train(monkeypatch):
+    """Run `lerobot-train` in this process with the given options."""
+
+    def run(*options: str) -> None:
+        from lerobot.scripts import lerobot_train as command
+
+        monkeypatch.setattr(sys, "argv", ["lerobot-train", *options])
+        command.main()
+
+    return run
+
+
+def train_options(root: Path, output: Path, *more: str, steps: int = 2) -> list[str]:
+    """Options of a short training run of the built-in backbone on the CPU."""
+    return [
+        "--dataset.repo_id=tests/small",
+        f"--dataset.root={root}",
+        "--policy.type=vla_flow",
+        "--policy.vlm_model_name=tiny",
+        "--policy.device=cpu",
+        "--policy.push_to_hub=false",
+        "--policy.chunk_size=8",
+        "--policy.n_action_steps=4",
+        "--batch_size=2",
+        "--num_workers=0",
+        f"--steps={steps}",
+        "--log_freq=1",
+        f"--output_dir={output}",
+        *more,
+    ]
