@@ -10,6 +10,7 @@ from typing import Any
 from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.optim import AdamWConfig, CosineDecayWithWarmupSchedulerConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
+from lerobot.utils.feature_utils import dataset_to_policy_features
 
 TINY_BACKBONE = "tiny"
 DTYPES = ("float32", "bfloat16")
@@ -98,13 +99,17 @@ class VLAConfig(PreTrainedConfig):
                 f"n_action_steps={self.n_action_steps} must lie in 1..chunk_size={self.chunk_size}: "
                 "no more steps can be executed than are predicted"
             )
-        for name, allowed in (("dtype", DTYPES), ("vision_cache_dtype", DTYPES), ("pad_language_to", ("longest", "max_length"))):
+        for name, allowed in (
+            ("dtype", DTYPES),
+            ("vision_cache_dtype", DTYPES),
+            ("pad_language_to", ("longest", "max_length")),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
         if self.is_scratch and self.train_expert_only:
             raise ValueError(
-                "train_expert_only=true with vlm_model_name=tiny would freeze a random backbone; leave it out, or name a "
-                "pretrained backbone"
+                "train_expert_only=true with vlm_model_name=tiny would freeze a random backbone; leave it out, or "
+                "name a pretrained backbone"
             )
 
     @property
@@ -139,11 +144,16 @@ class VLAConfig(PreTrainedConfig):
         return feature
 
     def set_dataset_feature_metadata(self, features: dict[str, dict[str, Any]]) -> None:
-        """Take joint names from a data set's metadata; called by LeRobot's `make_policy`.
+        """Take joint names and picture sizes from a data set's metadata; called by LeRobot's `make_policy`.
+
+        In fine-tuning LeRobot keeps the old checkpoint's input features; what follows the data is updated here.
 
         Raises:
             ValueError: If the policy was trained on other joints, or the same ones in another order.
         """
+        for key, feature in dataset_to_policy_features(features).items():
+            if feature.type is FeatureType.VISUAL and key in (self.input_features or {}):
+                self.input_features[key] = feature
         names = features.get(ACTION, {}).get("names")
         if names is None:
             return

@@ -1,7 +1,6 @@
 """Thin adapters between LeRobot's batch dict and the models: batch -> tensors -> action chunk, and the action queue."""
 
 import json
-import logging
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -12,11 +11,17 @@ from lerobot.policies.common.vla_utils import pad_vector, resize_with_pad
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
 from torch import Tensor, nn
-from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig
 
+from .assembly import (
+    check_dataset,
+    freeze,
+    log_camera_mapping,
+    make_backbone,
+    make_flow_model,
+    store_frozen_in_bfloat16,
+)
 from .configuration_vla import VLAFlowConfig
-from .models.backbone import VLMBackbone
-from .models.flow_matching import ExpertGeometry, FlowGeometry, FlowMatchingModel, Observation
+from .models.flow_matching import Observation
 from .pretrained import (
     BACKBONE_FOLDER,
     PolicyCheckpoint,
@@ -33,69 +38,7 @@ from .vision_cache import VisionTokenCache
 if TYPE_CHECKING:
     from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
-logger = logging.getLogger(__name__)
-
 _TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def make_backbone(config: VLAFlowConfig, backbone_config: SmolVLMConfig) -> VLMBackbone:
-    """An empty backbone of the geometry that a policy configuration asks for."""
-    available = backbone_config.text_config.num_hidden_layers
-    default = available if config.is_scratch else available // 2
-    num_layers = default if config.num_vlm_layers is None else config.num_vlm_layers
-    if not 1 <= num_layers <= available:
-        raise ValueError(f"num_vlm_layers={num_layers}: {config.vlm_model_name} has layers 1..{available}")
-    return VLMBackbone(backbone_config, num_layers, config.gradient_checkpointing)
-
-
-def make_flow_model(config: VLAFlowConfig, backbone: VLMBackbone) -> FlowMatchingModel:
-    """The model that a configuration describes, on a given backbone."""
-    num_backbone_layers = len(backbone.text_model.layers)
-    expert = ExpertGeometry(
-        width_multiplier=config.expert_width_multiplier,
-        num_layers=config.num_expert_layers or num_backbone_layers,
-        self_attention_every=config.self_attn_every_n_layers,
-    )
-    geometry = FlowGeometry(
-        state_dim=config.state_dim,
-        action_dim=config.action_dim,
-        chunk_size=config.chunk_size,
-        expert=expert,
-        min_period=config.min_period,
-        max_period=config.max_period,
-    )
-    return FlowMatchingModel(backbone, geometry, config.gradient_checkpointing)
-
-
-def freeze(config: VLAFlowConfig, model: FlowMatchingModel) -> None:
-    """Freeze what the configuration freezes, and what nobody reads.
-
-    With a pretrained backbone that learns, the last layer (the last two, where the expert skips layers) stays frozen
-    too, as in LeRobot's smolvla, whose checkpoints this policy continues. A backbone trained from scratch has no such
-    history: only what nobody reads is frozen.
-    """
-    backbone = model.backbone
-    for module in (backbone.vision_model,) if config.freezes_vision else ():
-        module.requires_grad_(False)
-    if config.freezes_backbone:
-        backbone.requires_grad_(False)
-    backbone.text_model.norm.requires_grad_(False)
-    layers = backbone.text_model.layers
-    if config.is_scratch:
-        num_read = model.action_expert.num_backbone_layers_read
-        _freeze_unread(layers[num_read - 1])
-        layers[num_read:].requires_grad_(False)
-    else:
-        num_frozen = 1 if len(model.action_expert.layers) == len(layers) else 2
-        layers[-num_frozen:].requires_grad_(False)
-    model.state_proj.requires_grad_(config.train_state_proj)
-
-
-def _freeze_unread(last_layer: nn.Module) -> None:
-    """Only keys and values of the last layer are read."""
-    attention = last_layer.self_attn
-    for module in (attention.q_proj, attention.o_proj, last_layer.mlp, last_layer.post_attention_layernorm):
-        module.requires_grad_(False)
 
 
 class VLAFlowPolicy(PreTrainedPolicy):
@@ -135,7 +78,9 @@ class VLAFlowPolicy(PreTrainedPolicy):
             log_camera_mapping(config, start)
         backbone_config = load_backbone_config(config.vlm_model_name) if start is None else start.backbone_config
         self.model = make_flow_model(config, make_backbone(config, backbone_config))
-        self._set_precision()
+        freeze(config, self.model)
+        if config.dtype == "bfloat16":
+            store_frozen_in_bfloat16(self.model)
         if start is None:
             if config.load_vlm_weights and not config.is_scratch:
                 load_vlm_weights(self.model.backbone, config.vlm_model_name)
@@ -143,20 +88,13 @@ class VLAFlowPolicy(PreTrainedPolicy):
             load_weights(self, policy_weights(start), start.name)
         self.vision_cache = self._open_vision_cache(dataset_meta)
 
-    def _set_precision(self) -> None:
-        freeze(self.config, self.model)
-        if self.config.dtype == "bfloat16":
-            for parameter in self.model.parameters():
-                if not parameter.requires_grad:
-                    parameter.data = parameter.data.to(torch.bfloat16)
-
     def _open_vision_cache(self, dataset_meta: "LeRobotDatasetMetadata | None") -> VisionTokenCache | None:
         if self.config.vision_cache is None or dataset_meta is None:
             return None
         if not self.model.backbone.is_vision_frozen():
             raise ValueError(
-                "vision_cache needs a frozen vision tower and connector: their tokens of a frame would change with every step. "
-                "Leave --policy.vision_cache out, or --policy.train_expert_only=true with a pretrained backbone"
+                "vision_cache needs a frozen vision tower and connector: otherwise a frame's tokens change with every "
+                "step. Leave --policy.vision_cache out, or --policy.train_expert_only=true with a pretrained backbone"
             )
         return VisionTokenCache(
             self.config.vision_cache,
@@ -252,7 +190,11 @@ class VLAFlowPolicy(PreTrainedPolicy):
         return torch.autocast(device, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
 
     def forward(
-        self, batch: dict[str, Tensor], noise: Tensor | None = None, time: Tensor | None = None, reduction: str = "mean"
+        self,
+        batch: dict[str, Tensor],
+        noise: Tensor | None = None,
+        time: Tensor | None = None,
+        reduction: str = "mean",
     ) -> tuple[Tensor, dict[str, float]]:
         """Training loss of a batch.
 
@@ -271,7 +213,9 @@ class VLAFlowPolicy(PreTrainedPolicy):
         with self._autocast():
             actions = pad_vector(batch[ACTION], self.config.action_dim)
             losses = self.model.loss(self._observe(batch), actions, noise, time)[:, :, :joints]
-        inside = ~batch["action_is_pad"] if "action_is_pad" in batch else torch.ones_like(losses[..., 0], dtype=torch.bool)
+        inside = (
+            ~batch["action_is_pad"] if "action_is_pad" in batch else torch.ones_like(losses[..., 0], dtype=torch.bool)
+        )
         sums = (losses * inside[..., None]).sum(dim=(1, 2))
         counts = inside.sum(dim=1) * joints
         loss = sums / counts.clamp_min(1) if reduction == "none" else sums.sum() / counts.sum().clamp_min(1)
@@ -340,8 +284,8 @@ class VLAFlowPolicy(PreTrainedPolicy):
         if undeclared or len(absent) == len(features):
             present = [key for key in batch if key.startswith("observation.images.")]
             raise ValueError(
-                f"expected the cameras {', '.join(features)}; got {', '.join(present) or 'none'}. Remedy: connect or rename "
-                "the missing ones (--rename_map), or train with --policy.empty_cameras"
+                f"expected the cameras {', '.join(features)}; got {', '.join(present) or 'none'}. Remedy: connect "
+                "or rename the missing ones (--rename_map), or train with --policy.empty_cameras"
             )
         images = {key: _last_step(batch[key], 4) for key in features if key in batch}
         for key, image in images.items():
@@ -382,33 +326,3 @@ class VLAFlowPolicy(PreTrainedPolicy):
 def _last_step(value: Tensor, ndim: int) -> Tensor:
     """Drop LeRobot's axis of observation steps, (b, steps, ...) -> (b, ...), where it is there."""
     return value[:, -1] if value.ndim > ndim else value
-
-
-def check_dataset(config: VLAFlowConfig, dataset_meta: "LeRobotDatasetMetadata") -> None:
-    """Refuse a data set that could not teach this policy.
-
-    Raises:
-        ValueError: If it is empty, or every episode is shorter than a chunk.
-    """
-    if not dataset_meta.total_frames:
-        raise ValueError(f"the data set {dataset_meta.repo_id} has no frames; record some first")
-    longest = max(dataset_meta.episodes["length"])
-    if config.chunk_size > longest:
-        raise ValueError(
-            f"chunk_size={config.chunk_size} is longer than every episode of {dataset_meta.repo_id} (longest: {longest} "
-            f"frames), so its last steps would never be trained; use --policy.chunk_size={longest} or less"
-        )
-
-
-def log_camera_mapping(config: VLAFlowConfig, start: PolicyCheckpoint) -> None:
-    """Say which camera takes the place of which: weights know cameras by their order only."""
-    own = [key for key in config.image_features if key not in config.empty_camera_keys]
-    theirs = list((start.config.image_features or {}))
-    pairs = [f"{key} <- {theirs[i] if i < len(theirs) else 'nothing'}" for i, key in enumerate(own)]
-    unused = ", ".join(theirs[len(own) :])
-    logger.warning(
-        "Weights from %s; cameras in the data set's order: %s%s",
-        start.name,
-        "; ".join(pairs),
-        f"; not used: {unused}" if unused else "",
-    )

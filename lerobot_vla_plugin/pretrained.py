@@ -9,11 +9,15 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
 from lerobot.configs import PreTrainedConfig
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -31,8 +35,6 @@ _REMEDY = (
     "expected 'tiny' (built in), a local folder, or a name on the Hugging Face hub. Without network, download it once "
     "elsewhere (`hf download <name> --local-dir <folder>`) and name the folder"
 )
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class PolicyCheckpoint:
     weights: Path
 
 
-def _from_hub_or_folder(name: str, option: str, load: Callable[[str], _T]) -> _T:
+def _from_hub_or_folder[T](name: str, option: str, load: Callable[[str], T]) -> T:
     """Call a transformers loader and turn its many errors into one that says what to do."""
     try:
         return load(name)
@@ -92,7 +94,10 @@ def load_vlm_weights(backbone: VLMBackbone, name: str) -> None:
         "vlm_model_name",
         lambda source: AutoModel.from_pretrained(source, use_safetensors=True, dtype="auto"),
     )
-    unread = tuple(f"text_model.layers.{i}." for i in range(len(backbone.text_model.layers), vlm.config.text_config.num_hidden_layers))
+    unread = tuple(
+        f"text_model.layers.{i}."
+        for i in range(len(backbone.text_model.layers), vlm.config.text_config.num_hidden_layers)
+    )
     weights = {key: value for key, value in vlm.state_dict().items() if not key.startswith(unread)}
     load_weights(backbone, weights, name)
 
@@ -160,8 +165,8 @@ def _find_file(name: str, filename: str, **hub_options) -> Path:
         return Path(hf_hub_download(name, filename, **hub_options))
     except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise ValueError(
-            f"{name!r}: no such folder, and {filename} could not be fetched from the hub under that name. Remedy: name a "
-            f"checkpoint folder, or download it where there is network. Cause: {error}"
+            f"{name!r}: no such folder, and {filename} could not be fetched from the hub under that name. Remedy: name "
+            f"a checkpoint folder, or download it where there is network. Cause: {error}"
         ) from error
 
 
@@ -235,6 +240,4 @@ def adopt_architecture(config: VLAFlowConfig, checkpoint: PolicyCheckpoint) -> N
     available = checkpoint.backbone_config.text_config.num_hidden_layers
     config.num_vlm_layers = min(source.num_vlm_layers, available) if source.num_vlm_layers > 0 else available
     config.num_expert_layers = source.num_expert_layers if source.num_expert_layers > 0 else None
-    config.self_attn_every_n_layers = (
-        max(source.self_attn_every_n_layers, 0) if "cross" in source.attention_mode else 1
-    )
+    config.self_attn_every_n_layers = max(source.self_attn_every_n_layers, 0) if "cross" in source.attention_mode else 1

@@ -68,7 +68,9 @@ def check_statistics(
                 if keyed
                 else "compute them from the data set, or load a checkpoint that carries them"
             )
-            raise ValueError(f"no statistics for {key}; there are some for: {', '.join(stats) or 'nothing'}. Remedy: {hint}")
+            raise ValueError(
+                f"no statistics for {key}; there are some for: {', '.join(stats) or 'nothing'}. Remedy: {hint}"
+            )
         for name in needed:
             if name not in stats[key]:
                 raise ValueError(f"statistics of {key}: expected {name}, there are: {', '.join(stats[key])}")
@@ -76,7 +78,9 @@ def check_statistics(
             if not torch.isfinite(value).all():
                 raise ValueError(f"statistics of {key}: {name} is not finite ({value.tolist()}); recompute them")
             if value.numel() not in (1, feature.shape[0]):
-                raise ValueError(f"statistics of {key}: expected {feature.shape[0]} values of {name}, got {value.numel()}")
+                raise ValueError(
+                    f"statistics of {key}: expected {feature.shape[0]} values of {name}, got {value.numel()}"
+                )
 
 
 def select_statistics(stats: Statistics, dataset: str) -> Statistics:
@@ -161,7 +165,9 @@ class TaskTokenizerStep(ObservationProcessorStep):
             raise ValueError(f"the tokenizer has no token {self.pad_token!r} to pad with")
         tokenizer.enable_truncation(self.max_length)
         tokenizer.enable_padding(
-            pad_id=pad_id, pad_token=self.pad_token, length=self.max_length if self.padding == "max_length" else None
+            pad_id=pad_id,
+            pad_token=self.pad_token,
+            length=self.max_length if self.padding == "max_length" else None,
         )
         self._tokenizer = tokenizer
 
@@ -172,8 +178,10 @@ class TaskTokenizerStep(ObservationProcessorStep):
         task = (self.transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}).get("task")
         if isinstance(task, str):
             task = [task]
-        if not task:
-            raise ValueError("this policy needs an instruction; pass --task='...' (or record with --dataset.single_task)")
+        if not task or not all(text.strip() for text in task):
+            raise ValueError(
+                "this policy needs an instruction; pass --task='...' (or record with --dataset.single_task)"
+            )
         encodings = self._tokenizer.encode_batch(list(task))
         device = next((v.device for v in observation.values() if isinstance(v, Tensor)), None)
         ids = torch.tensor([e.ids for e in encodings], device=device)
@@ -228,7 +236,10 @@ def _carried_tokenizer(checkpoint: str) -> TaskTokenizerStep | None:
 
 def make_vla_flow_pre_post_processors(
     config: VLAFlowConfig, dataset_stats: Statistics | None = None
-) -> tuple[PolicyProcessorPipeline[dict[str, Any], dict[str, Any]], PolicyProcessorPipeline[PolicyAction, PolicyAction]]:
+) -> tuple[
+    PolicyProcessorPipeline[dict[str, Any], dict[str, Any]],
+    PolicyProcessorPipeline[PolicyAction, PolicyAction],
+]:
     """Build the pipelines of a fresh policy.
 
     Args:

@@ -105,8 +105,8 @@ class VisionTokenCache:
         if record["picture"] != picture_hash:
             raise ValueError(
                 f"frame {frame} of {camera} is not the picture whose vision tokens are kept in {self.folder}: it was "
-                "augmented (--dataset.image_transforms.enable), decoded differently, or the data set changed. Remedy: turn "
-                "augmentation off, leave --policy.vision_cache out, or delete that folder"
+                "augmented (--dataset.image_transforms.enable), decoded differently, or the data set changed. Remedy: "
+                "turn augmentation off, leave --policy.vision_cache out, or delete that folder"
             )
         values = torch.from_numpy(np.array(record["tokens"]))
         return values.view(torch.bfloat16) if self._dtype == torch.bfloat16 else values

@@ -35,7 +35,12 @@ def write_dataset(
     if with_action:
         features["action"] = vector
     dataset = LeRobotDataset.create(
-        repo_id="tests/small", fps=10, root=root, robot_type="so_follower", features=features, use_videos=False
+        repo_id="tests/small",
+        fps=10,
+        root=root,
+        robot_type="so_follower",
+        features=features,
+        use_videos=False,
     )
     generator = np.random.default_rng(0)
     for _ in range(num_episodes):

@@ -9,7 +9,12 @@ import torch
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
-from transformers import PreTrainedTokenizerFast, SmolVLMImageProcessor, SmolVLMProcessor, SmolVLMVideoProcessor
+from transformers import (
+    PreTrainedTokenizerFast,
+    SmolVLMImageProcessor,
+    SmolVLMProcessor,
+    SmolVLMVideoProcessor,
+)
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig
 
 from lerobot_vla_plugin.models.tiny import tiny_tokenizer
@@ -58,9 +63,7 @@ REAL_VISION = {
 }
 
 
-def write_vlm_folder(
-    folder: Path, text: dict | None = None, vision: dict | None = None, scale_factor: int = 2
-) -> Path:
+def write_vlm_folder(folder: Path, text: dict | None = None, vision: dict | None = None, scale_factor: int = 2) -> Path:
     """Write a VLM folder (configuration, tokenizer, processor; no weights) as the hub would hold it."""
     base = tiny_tokenizer()
     base.add_tokens(list(IMAGE_TOKENS.values()), special_tokens=True)
@@ -72,15 +75,27 @@ def write_vlm_folder(
     )
     processor = SmolVLMProcessor(SmolVLMImageProcessor(), tokenizer, SmolVLMVideoProcessor())
     processor.save_pretrained(folder)
-    text = {"model_type": "llama", "vocab_size": len(tokenizer), "rms_norm_eps": 1e-5, "pad_token_id": 0, **(text or SMALL_TEXT)}
+    text = {
+        "model_type": "llama",
+        "vocab_size": len(tokenizer),
+        "rms_norm_eps": 1e-5,
+        "pad_token_id": 0,
+        **(text or SMALL_TEXT),
+    }
     config = SmolVLMConfig(
-        scale_factor=scale_factor, pad_token_id=0, image_token_id=1, text_config=text, vision_config=vision or SMALL_VISION
+        scale_factor=scale_factor,
+        pad_token_id=0,
+        image_token_id=1,
+        text_config=text,
+        vision_config=vision or SMALL_VISION,
     )
     config.save_pretrained(folder)
     return folder
 
 
-def make_smolvla(vlm_folder: Path, cameras: list[str], joints: int = 6, image: tuple[int, int] = (40, 56), **options) -> SmolVLAPolicy:
+def make_smolvla(
+    vlm_folder: Path, cameras: list[str], joints: int = 6, image: tuple[int, int] = (40, 56), **options
+) -> SmolVLAPolicy:
     """LeRobot's policy on random weights; `image` is (height, width)."""
     config = SmolVLAConfig(
         vlm_model_name=str(vlm_folder),
@@ -105,7 +120,9 @@ def make_smolvla(vlm_folder: Path, cameras: list[str], joints: int = 6, image: t
     return policy
 
 
-def make_batch(policy: SmolVLAPolicy, batch_size: int = 3, language_lengths: tuple[int, ...] = (7, 4, 5)) -> dict[str, torch.Tensor]:
+def make_batch(
+    policy: SmolVLAPolicy, batch_size: int = 3, language_lengths: tuple[int, ...] = (7, 4, 5)
+) -> dict[str, torch.Tensor]:
     """A pre-processed training batch with padded language and padded actions."""
     config = policy.config
     joints = config.action_feature.shape[0]

@@ -46,7 +46,10 @@ def gradients(policy, loss, rename=lambda name: name):
 @pytest.mark.parametrize("case", CASES)
 def test_loss_and_every_gradient(case, backbone, vlm_folder, tmp_path):
     cameras, options = CASES[case]
-    learns = {"train_expert_only": backbone == "frozen", "freeze_vision_encoder": backbone != "vision learns too"}
+    learns = {
+        "train_expert_only": backbone == "frozen",
+        "freeze_vision_encoder": backbone != "vision learns too",
+    }
     reference, ours = both_policies(vlm_folder, tmp_path, cameras, {**options, **learns})
     batch = make_batch(reference)
     noise = torch.randn(3, 10, reference.config.max_action_dim)

@@ -72,9 +72,7 @@ class VLMBackbone(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = gradient_checkpointing
-        self.vision_model = SmolVLMVisionTransformer._from_config(
-            config.vision_config, attn_implementation="sdpa"
-        )
+        self.vision_model = SmolVLMVisionTransformer._from_config(config.vision_config, attn_implementation="sdpa")
         self.connector = SmolVLMConnector(config)
         use_cpu_linear(self.vision_model)
         use_cpu_linear(self.connector)
@@ -143,7 +141,11 @@ class VLMBackbone(nn.Module):
         return self.text_model.embed_tokens(tokens) * self.width**0.5
 
     def embed_observation(
-        self, image_tokens: Sequence[Tensor], image_masks: Sequence[Tensor], language: Tensor, language_masks: Tensor
+        self,
+        image_tokens: Sequence[Tensor],
+        image_masks: Sequence[Tensor],
+        language: Tensor,
+        language_masks: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Join image tokens and language.
 
@@ -159,7 +161,9 @@ class VLMBackbone(nn.Module):
         words = self.embed_language(language)
         scale = self.width**0.5
         embeddings = [tokens.to(words.dtype) * scale for tokens in image_tokens]
-        masks = [mask[:, None].expand(-1, tokens.shape[1]) for mask, tokens in zip(image_masks, image_tokens, strict=True)]
+        masks = [
+            mask[:, None].expand(-1, tokens.shape[1]) for mask, tokens in zip(image_masks, image_tokens, strict=True)
+        ]
         return torch.cat([*embeddings, words], dim=1), torch.cat([*masks, language_masks], dim=1)
 
     def prefill(self, observation: Tensor, pad_masks: Tensor, state: Tensor, num_layers_read: int) -> PrefixCache:
@@ -187,7 +191,12 @@ class VLMBackbone(nn.Module):
         return PrefixCache([a.followed_by(b) for a, b in zip(seen, own, strict=True)], masks)
 
     def _run_layers(
-        self, x: Tensor, positions: Tensor, key_masks: Tensor, num_layers_read: int, past: list[KeysValues] | None = None
+        self,
+        x: Tensor,
+        positions: Tensor,
+        key_masks: Tensor,
+        num_layers_read: int,
+        past: list[KeysValues] | None = None,
     ) -> list[KeysValues]:
         """Keys and values of tokens x in each layer read; x sees `past` and itself where `key_masks` (b, s) is True."""
         rotary = rotary_embedding(positions, self.config.text_config.head_dim)

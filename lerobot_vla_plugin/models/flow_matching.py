@@ -121,7 +121,10 @@ class FlowMatchingModel(nn.Module):
     def prefill(self, observation: Observation) -> PrefixCache:
         """Run the prefix once; its keys and values serve every denoising step."""
         embedded, pad_masks = self.backbone.embed_observation(
-            observation.image_tokens, observation.image_masks, observation.language, observation.language_masks
+            observation.image_tokens,
+            observation.image_masks,
+            observation.language,
+            observation.language_masks,
         )
         state = self.state_proj(observation.state)[:, None, :]
         return self.backbone.prefill(embedded, pad_masks, state, self.action_expert.num_backbone_layers_read)
@@ -141,9 +144,7 @@ class FlowMatchingModel(nn.Module):
         if noise is None:
             noise = sample_noise(actions.shape, actions.device)
         if time is None:
-            time = sample_time_beta(
-                actions.shape[0], actions.device, alpha=1.5, beta=1.0, scale=0.999, offset=0.001
-            )
+            time = sample_time_beta(actions.shape[0], actions.device, alpha=1.5, beta=1.0, scale=0.999, offset=0.001)
         mix = time[:, None, None]
         x_t = mix * noise + (1 - mix) * actions
         context = self.action_expert.prepare(self.prefill(observation), actions.shape[1])

@@ -25,9 +25,7 @@ class KeysValues(NamedTuple):
 
     def followed_by(self, later: "KeysValues") -> "KeysValues":
         """Append `later` tokens along the sequence."""
-        return KeysValues(
-            torch.cat([self.keys, later.keys], dim=2), torch.cat([self.values, later.values], dim=2)
-        )
+        return KeysValues(torch.cat([self.keys, later.keys], dim=2), torch.cat([self.values, later.values], dim=2))
 
 
 class Rotary(NamedTuple):
@@ -56,9 +54,9 @@ def rotary_embedding(positions: Tensor, head_dim: int) -> Rotary:
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     """Apply the rotary embedding to x, shape (b, heads, l, d); computed in float32, returned in x's dtype."""
     first, second = x.float().chunk(2, dim=-1)
-    return torch.cat(
-        [first * rotary.cos - second * rotary.sin, second * rotary.cos + first * rotary.sin], dim=-1
-    ).to(x.dtype)
+    return torch.cat([first * rotary.cos - second * rotary.sin, second * rotary.cos + first * rotary.sin], dim=-1).to(
+        x.dtype
+    )
 
 
 def grouped_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
@@ -176,7 +174,8 @@ class DecoderLayer(nn.Module):
         attention = self.self_attn
         normed = self.input_layernorm(x)
         own = KeysValues(
-            rotate(attention.heads(attention.k_proj(normed)), rotary), attention.heads(attention.v_proj(normed))
+            rotate(attention.heads(attention.k_proj(normed)), rotary),
+            attention.heads(attention.v_proj(normed)),
         )
         if keys_values_only:
             return x, own
@@ -199,9 +198,7 @@ class CrossAttentionLayer(DecoderLayer):
         """Project the backbone's keys and values once for a whole chunk; they do not depend on the actions."""
         attention = self.self_attn
         flat_keys, flat_values = (x.transpose(1, 2).flatten(2) for x in prefix)
-        return KeysValues(
-            attention.heads(attention.k_proj(flat_keys)), attention.heads(attention.v_proj(flat_values))
-        )
+        return KeysValues(attention.heads(attention.k_proj(flat_keys)), attention.heads(attention.v_proj(flat_values)))
 
     def forward(self, x: Tensor, rotary: Rotary, mask: Tensor, projected_prefix: KeysValues) -> Tensor:  # type: ignore[override]
         """Run the layer on x, (b, l, width), attending to `projected_prefix` under mask (b, 1, 1, s)."""

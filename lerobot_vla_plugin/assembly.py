@@ -1,0 +1,115 @@
+"""Putting a policy together: the model a configuration describes, what of it learns, and whether the data fit."""
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig
+
+from .configuration_vla import VLAFlowConfig
+from .models.backbone import VLMBackbone
+from .models.flow_matching import ExpertGeometry, FlowGeometry, FlowMatchingModel
+from .pretrained import PolicyCheckpoint
+
+if TYPE_CHECKING:
+    from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+
+logger = logging.getLogger(__name__)
+
+
+def make_backbone(config: VLAFlowConfig, backbone_config: SmolVLMConfig) -> VLMBackbone:
+    """An empty backbone of the geometry that a policy configuration asks for."""
+    available = backbone_config.text_config.num_hidden_layers
+    default = available if config.is_scratch else available // 2
+    num_layers = default if config.num_vlm_layers is None else config.num_vlm_layers
+    if not 1 <= num_layers <= available:
+        raise ValueError(f"num_vlm_layers={num_layers}: {config.vlm_model_name} has layers 1..{available}")
+    return VLMBackbone(backbone_config, num_layers, config.gradient_checkpointing)
+
+
+def make_flow_model(config: VLAFlowConfig, backbone: VLMBackbone) -> FlowMatchingModel:
+    """The model that a configuration describes, on a given backbone."""
+    num_backbone_layers = len(backbone.text_model.layers)
+    expert = ExpertGeometry(
+        width_multiplier=config.expert_width_multiplier,
+        num_layers=config.num_expert_layers or num_backbone_layers,
+        self_attention_every=config.self_attn_every_n_layers,
+    )
+    geometry = FlowGeometry(
+        state_dim=config.state_dim,
+        action_dim=config.action_dim,
+        chunk_size=config.chunk_size,
+        expert=expert,
+        min_period=config.min_period,
+        max_period=config.max_period,
+    )
+    return FlowMatchingModel(backbone, geometry, config.gradient_checkpointing)
+
+
+def freeze(config: VLAFlowConfig, model: FlowMatchingModel) -> None:
+    """Freeze what the configuration freezes, and what nobody reads.
+
+    With a pretrained backbone that learns, the last layer (the last two, where the expert skips layers) stays frozen
+    too, as in LeRobot's smolvla, whose checkpoints this policy continues. A backbone trained from scratch has no such
+    history: only what nobody reads is frozen.
+    """
+    backbone = model.backbone
+    for module in (backbone.vision_model,) if config.freezes_vision else ():
+        module.requires_grad_(False)
+    if config.freezes_backbone:
+        backbone.requires_grad_(False)
+    backbone.text_model.norm.requires_grad_(False)
+    layers = backbone.text_model.layers
+    if config.is_scratch:
+        num_read = model.action_expert.num_backbone_layers_read
+        _freeze_unread(layers[num_read - 1])
+        layers[num_read:].requires_grad_(False)
+    else:
+        num_frozen = 1 if len(model.action_expert.layers) == len(layers) else 2
+        layers[-num_frozen:].requires_grad_(False)
+    model.state_proj.requires_grad_(config.train_state_proj)
+
+
+def _freeze_unread(last_layer: nn.Module) -> None:
+    """Only keys and values of the last layer are read."""
+    attention = last_layer.self_attn
+    for module in (attention.q_proj, attention.o_proj, last_layer.mlp, last_layer.post_attention_layernorm):
+        module.requires_grad_(False)
+
+
+def store_frozen_in_bfloat16(model: nn.Module) -> None:
+    """Halve the memory of what does not learn; what learns keeps float32 master weights."""
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def check_dataset(config: VLAFlowConfig, dataset_meta: "LeRobotDatasetMetadata") -> None:
+    """Refuse a data set that could not teach this policy.
+
+    Raises:
+        ValueError: If it is empty, or every episode is shorter than a chunk.
+    """
+    if not dataset_meta.total_frames:
+        raise ValueError(f"the data set {dataset_meta.repo_id} has no frames; record some first")
+    longest = max(dataset_meta.episodes["length"])
+    if config.chunk_size > longest:
+        raise ValueError(
+            f"chunk_size={config.chunk_size} is longer than every episode of {dataset_meta.repo_id} (longest: {longest}"
+            f" frames), so its last steps would never be trained; use --policy.chunk_size={longest} or less"
+        )
+
+
+def log_camera_mapping(config: VLAFlowConfig, start: PolicyCheckpoint) -> None:
+    """Say which camera takes the place of which: weights know cameras by their order only."""
+    own = [key for key in config.image_features if key not in config.empty_camera_keys]
+    theirs = list(start.config.image_features or {})
+    pairs = [f"{key} <- {theirs[i] if i < len(theirs) else 'nothing'}" for i, key in enumerate(own)]
+    unused = ", ".join(theirs[len(own) :])
+    logger.warning(
+        "Weights from %s; cameras in the data set's order: %s%s",
+        start.name,
+        "; ".join(pairs),
+        f"; not used: {unused}" if unused else "",
+    )
