@@ -1,5 +1,7 @@
 """Vision tokens kept on disk: the same numbers, and never another picture's."""
 
+import multiprocessing
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -63,6 +65,34 @@ def test_a_resumed_run_and_a_second_process_share_it(vlm_folder, tmp_path):
     encoder = CountingEncoder(resumed)
     resumed.forward({**batch, "index": torch.tensor([0, 1, 2])})
     assert encoder.pictures == 0
+
+
+def _hammer(folder, backbone, seed: int) -> None:
+    """Look frames up in random order; every answer must be the tokens of its own picture."""
+    torch.set_num_threads(1)
+    pictures = torch.rand(20, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+
+    def encode(pixels):
+        return pixels[:, 0].repeat(1, 8, 8)  # large enough that a write is not atomic
+
+    cache = VisionTokenCache(folder, META, backbone, (12, 12), torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(40):
+        frames = torch.randperm(20, generator=generator)[:5]
+        (tokens,) = cache.tokens({"front": pictures[frames]}, frames, encode)
+        assert torch.equal(tokens, encode(pictures[frames] * 2 - 1))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_processes_that_write_at_once_never_read_a_torn_record(vlm_folder, tmp_path):
+    backbone = make_policy(vlm_folder, None).model.backbone
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_hammer, args=(tmp_path, backbone, seed)) for seed in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
 
 
 def test_a_changed_picture_is_refused(vlm_folder, tmp_path):
