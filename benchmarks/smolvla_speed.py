@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from lerobot.policies.common.vla_utils import make_att_2d_masks
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from smolvla_reference import REAL_TEXT, REAL_VISION, make_batch, make_smolvla, write_vlm_folder
 
 from lerobot_vla_plugin.modeling_vla import VLAFlowPolicy
+from lerobot_vla_plugin.vision_cache import VisionTokenCache
 
 GEOMETRIES = {
     "tiny": {
@@ -72,14 +74,19 @@ class Contest:
     def run(self, name: str, theirs: Callable[[], object], ours: Callable[[], object]) -> None:
         """Add a row: median seconds of each and their ratio."""
         theirs(), ours()  # warm-up
-        pairs = [(self._seconds(theirs), self._seconds(ours)) for _ in tqdm(range(self.repeats), desc=name, leave=False)]
+        pairs = [
+            (self._seconds(theirs), self._seconds(ours)) for _ in tqdm(range(self.repeats), desc=name, leave=False)
+        ]
         medians = [statistics.median(side) * 1e3 for side in zip(*pairs, strict=True)]
         self.add(name, *medians, "ms")
 
     def add(self, name: str, theirs: float, ours: float, unit: str) -> None:
         """Add a row and print it."""
         self.rows.append((name, theirs, ours, unit))
-        print(f"{name:34s} {theirs:10.1f} {unit:3s} {ours:10.1f} {unit:3s}   {theirs / max(ours, 1e-9):5.2f}x", flush=True)
+        print(
+            f"{name:34s} {theirs:10.1f} {unit:3s} {ours:10.1f} {unit:3s}   {theirs / max(ours, 1e-9):5.2f}x",
+            flush=True,
+        )
 
 
 def training_step(policy, batch: dict, noise: torch.Tensor, flow_time: torch.Tensor):
@@ -121,6 +128,28 @@ def compare_training(contest: Contest, theirs, ours, batch, noise, flow_time) ->
     contest.add("training: backward", *(statistics.median(s) * 1e3 for s in zip(*pairs, strict=True)), "ms")
     kept = [saved_megabytes(lambda p=p: training_step(p, *args), p) for p in (theirs, ours)]
     contest.add("training: kept for backward", *kept, "MB")
+
+
+def compare_whole_step(contest: Contest, theirs, ours, batch, noise, flow_time) -> None:
+    """Forward, backward and optimiser; then the same with each frame's vision tokens read from disk."""
+
+    def make_step(policy):
+        optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
+
+        def step() -> None:
+            training_step(policy, batch, noise, flow_time).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    steps = make_step(theirs), make_step(ours)
+    contest.run("training: whole step (AdamW)", *steps)
+    meta = SimpleNamespace(repo_id="benchmark", total_frames=noise.shape[0], total_episodes=1)
+    with tempfile.TemporaryDirectory() as folder:
+        ours.vision_cache = VisionTokenCache(Path(folder), meta, ours.model.backbone, ours._image_size, torch.bfloat16)
+        contest.run("training: step, vision tokens kept", *steps)
+        ours.vision_cache = None
 
 
 @torch.no_grad()
@@ -176,12 +205,16 @@ def main() -> None:
     batch = {k: v.to(args.device) for k, v in make_batch(theirs, args.batch_size, lengths).items()}
     noise = torch.randn(args.batch_size, 50, theirs.config.max_action_dim, device=args.device)
     flow_time = torch.linspace(0.1, 0.9, args.batch_size, device=args.device)
-    print(f"{args.geometry} geometry, {args.cameras} camera(s), batch {args.batch_size}, {args.device}, "
-          f"{torch.get_num_threads()} threads, torch {torch.__version__}, fp32")
+    print(
+        f"{args.geometry} geometry, {args.cameras} camera(s), batch {args.batch_size}, {args.device}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, fp32"
+    )
     print(f"{'':34s} {'LeRobot smolvla':>14s} {'vla_flow':>14s}   faster")
     contest = Contest(args.repeats, args.device)
     compare_inference(contest, theirs, ours, batch, noise)
     compare_training(contest, theirs, ours, batch, noise, flow_time)
+    batch["index"] = torch.arange(args.batch_size)
+    compare_whole_step(contest, theirs, ours, batch, noise, flow_time)
     if args.compile:
         ours.model.denoise_step = torch.compile(ours.model.denoise_step, fullgraph=True)
         chunks = [lambda p=p: p.predict_action_chunk(dict(batch), noise=noise) for p in (theirs, ours)]

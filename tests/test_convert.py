@@ -4,9 +4,10 @@ import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
-from lerobot_vla_plugin.cli import main
 from smolvla_reference import make_smolvla, write_vlm_folder
 from test_processor_vla import make_observation, make_stats
+
+from lerobot_vla_cli.main import main
 
 
 @pytest.fixture

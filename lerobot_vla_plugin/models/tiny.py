@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig
 
 _PAD, _BOS, _EOS = "<pad>", "<s>", "</s>"
+_WIDTH = 96
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -26,31 +27,38 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+# The 0.02 that large models start from leaves layers of this width almost silent: after 1,000 steps on the twin's task
+# such a policy still ignored its pictures.
+_INIT_STD = _WIDTH**-0.5
+
+
 def tiny_config() -> SmolVLMConfig:
-    """Geometry: 96-pixel images in 12-pixel patches, pixel shuffle 2 -> 16 tokens a camera; text 4 x 96."""
+    """Geometry: 96-pixel images in 24-pixel patches, 16 tokens a camera; 2 vision and 2 text layers of width 96."""
     vocab_size = len(tiny_tokenizer())
     return SmolVLMConfig(
-        scale_factor=2,
+        scale_factor=1,
         pad_token_id=0,
         image_token_id=vocab_size - 1,
         vision_config={
-            "hidden_size": 96,
+            "hidden_size": _WIDTH,
             "intermediate_size": 256,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": 2,
             "num_attention_heads": 3,
             "image_size": 96,
-            "patch_size": 12,
+            "patch_size": 24,
+            "initializer_range": _INIT_STD,
         },
         text_config={
             "model_type": "llama",
             "vocab_size": vocab_size,
-            "hidden_size": 96,
+            "hidden_size": _WIDTH,
             "intermediate_size": 256,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 2,
             "num_attention_heads": 3,
             "num_key_value_heads": 1,
             "head_dim": 32,
             "rms_norm_eps": 1e-5,
+            "initializer_range": _INIT_STD,
             "pad_token_id": 0,
             "bos_token_id": 1,
             "eos_token_id": 2,
