@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from lerobot.policies.common.vla_utils import make_att_2d_masks
@@ -145,7 +146,7 @@ def compare_whole_step(contest: Contest, theirs, ours, batch, noise, flow_time) 
 
     steps = make_step(theirs), make_step(ours)
     contest.run("training: whole step (AdamW)", *steps)
-    meta = SimpleNamespace(repo_id="benchmark", total_frames=noise.shape[0], total_episodes=1)
+    meta: Any = SimpleNamespace(repo_id="benchmark", total_frames=noise.shape[0], total_episodes=1)
     with tempfile.TemporaryDirectory() as folder:
         ours.vision_cache = VisionTokenCache(Path(folder), meta, ours.model.backbone, ours._image_size, torch.bfloat16)
         contest.run("training: step, vision tokens kept", *steps)

@@ -7,6 +7,7 @@ from pathlib import Path
 from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline, from_tensor_to_numpy
 from lerobot.utils.constants import POLICY_PREPROCESSOR_DEFAULT_NAME
 
+from .configuration_vla import VLAFlowConfig
 from .processor_vla import Statistics, make_vla_flow_pre_post_processors, select_statistics
 
 
@@ -50,6 +51,7 @@ def convert(source: str, output: Path, statistics: str | None = None) -> None:
     if output.exists():
         raise FileExistsError(f"{output} exists; name a new folder")
     policy = VLAFlowPolicy.from_pretrained(source)
+    assert isinstance(policy.config, VLAFlowConfig)
     stats = read_statistics(source)
     if statistics is not None:
         stats = select_statistics(stats, statistics)

@@ -54,8 +54,9 @@ class VLAFlowPolicy(PreTrainedPolicy):
         ValueError: If backbone, weights, features or data set do not fit.
     """
 
-    config_class = VLAFlowConfig
-    name = "vla_flow"
+    # LeRobot declares both as None, for subclasses to fill in.
+    config_class = VLAFlowConfig  # pyright: ignore[reportAssignmentType]
+    name = "vla_flow"  # pyright: ignore[reportAssignmentType]
     # Modules that FSDP wraps one by one.
     _no_split_modules = ("DecoderLayer", "CrossAttentionLayer", "SmolVLMEncoderLayer")
 

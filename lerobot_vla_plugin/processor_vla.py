@@ -226,7 +226,8 @@ def make_task_tokenizer(config: VLAConfig) -> TaskTokenizerStep:
 
 def _carried_tokenizer(checkpoint: str) -> TaskTokenizerStep | None:
     """The tokenizer inside a checkpoint of this package; LeRobot's own checkpoints carry none."""
-    if not isinstance(PreTrainedConfig.from_pretrained(checkpoint), VLAConfig):
+    config: object = PreTrainedConfig.from_pretrained(checkpoint)
+    if not isinstance(config, VLAConfig):
         return None
     pipeline = PolicyProcessorPipeline.from_pretrained(
         checkpoint, config_filename=f"{POLICY_PREPROCESSOR_DEFAULT_NAME}.json"
@@ -253,10 +254,10 @@ def make_vla_flow_pre_post_processors(
         ValueError: If statistics are missing or not finite.
     """
     stats = dataset_stats or {}
-    features = {**config.input_features, **config.output_features}
-    check_statistics(features, config.normalization_mapping, stats)
+    features = {**(config.input_features or {}), **(config.output_features or {})}
+    norm_map = {FeatureType(kind): mode for kind, mode in config.normalization_mapping.items()}
+    check_statistics(features, norm_map, stats)
     steps = make_default_policy_processor_steps(config, stats)
-    norm_map = config.normalization_mapping
     return make_policy_processor_pipelines(
         input_steps=[
             steps.rename_observations,

@@ -83,8 +83,9 @@ class VisionTokenCache:
         frames = [int(index) for index in frame_indices.flatten()]
         requests = [(camera, row) for camera in images for row in range(len(frames))]
         hashes = {(camera, row): _hash_picture(images[camera][row]) for camera, row in requests}
-        found = {key: self._read(key[0], frames[key[1]], hashes[key]) for key in requests}
-        absent = [key for key in requests if found[key] is None]
+        read = {key: self._read(key[0], frames[key[1]], hashes[key]) for key in requests}
+        found = {key: tokens for key, tokens in read.items() if tokens is not None}
+        absent = [key for key in requests if key not in found]
         if absent:
             width, height = self._image_size
             pictures = torch.cat([resize_with_pad(images[c][r : r + 1], height, width, pad_value=0) for c, r in absent])
@@ -121,7 +122,7 @@ class VisionTokenCache:
         # Last, because a record without it counts as absent.
         record["picture"] = picture_hash
 
-    def _records(self, camera: str, shape: tuple[int, int] | None = None) -> np.memmap | None:
+    def _records(self, camera: str, shape: tuple[int, ...] | None = None) -> np.memmap | None:
         """The camera's file; made (sparse, all records absent) once the shape of its tokens is known."""
         if camera in self._files:
             return self._files[camera]

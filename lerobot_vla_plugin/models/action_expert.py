@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from .backbone import PrefixCache
 from .transformer import (
@@ -13,6 +12,7 @@ from .transformer import (
     KeysValues,
     LayerSizes,
     Rotary,
+    call_layer,
     rotary_embedding,
 )
 
@@ -94,14 +94,10 @@ class ActionExpert(nn.Module):
 
     def forward(self, x: Tensor, context: ExpertContext) -> Tensor:
         """Action tokens (b, chunk, width) -> features (b, chunk, width)."""
+        recompute = self.gradient_checkpointing
         for layer, prefix in zip(self.layers, context.prefix, strict=True):
             if isinstance(layer, CrossAttentionLayer):
-                x = self._checkpointed(layer, x, context.cross_rotary, context.cross_mask, prefix)
+                x = call_layer(layer, x, context.cross_rotary, context.cross_mask, prefix, recompute=recompute)
             else:
-                x, _ = self._checkpointed(layer, x, context.self_rotary, context.self_mask, prefix)
+                x, _ = call_layer(layer, x, context.self_rotary, context.self_mask, prefix, recompute=recompute)
         return self.norm(x)
-
-    def _checkpointed(self, layer: nn.Module, *args):
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(layer, *args, use_reentrant=False)
-        return layer(*args)

@@ -7,16 +7,19 @@ Shapes: b batch, c cameras, n image tokens a camera, t language tokens.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig
-from transformers.models.smolvlm.modeling_smolvlm import SmolVLMConnector, SmolVLMVisionTransformer
+from transformers.models.smolvlm.modeling_smolvlm import (
+    SmolVLMConnector,
+    SmolVLMVisionEmbeddings,
+    SmolVLMVisionTransformer,
+)
 
 from .cpu_linear import use_cpu_linear
-from .transformer import DecoderLayer, KeysValues, LayerSizes, rotary_embedding
+from .transformer import DecoderLayer, KeysValues, LayerSizes, call_layer, rotary_embedding
 
 
 class PrefixCache(NamedTuple):
@@ -110,13 +113,13 @@ class VLMBackbone(nn.Module):
             Image tokens in the language model's width, (b, n, width).
         """
         vision = self.vision_model
-        embeddings = vision.embeddings
+        embeddings = cast(SmolVLMVisionEmbeddings, vision.embeddings)
         patches = embeddings.patch_embedding(images.to(embeddings.patch_embedding.weight.dtype))
         rows, columns = patches.shape[-2:]
         tokens = patches.flatten(2).transpose(1, 2)
         tokens = tokens + embeddings.position_embedding(self._patch_positions(rows, columns, images.device))
         for layer in vision.encoder.layers:
-            tokens = self._checkpointed(layer, tokens, None)
+            tokens = call_layer(layer, tokens, None, recompute=self.gradient_checkpointing)
         return self.connector(vision.post_layernorm(tokens))
 
     def _patch_positions(self, rows: int, columns: int, device: torch.device) -> Tensor:
@@ -125,8 +128,8 @@ class VLMBackbone(nn.Module):
         A grid of another size than the trained one is spread over the trained table. The arithmetic is the one of
         transformers' SmolVLM, rounding included: where 1/n is not exact, a neater formula picks other rows.
         """
-        side = self.vision_model.embeddings.num_patches_per_side
-        dtype = self.vision_model.embeddings.patch_embedding.weight.dtype
+        embeddings = cast(SmolVLMVisionEmbeddings, self.vision_model.embeddings)
+        side, dtype = embeddings.num_patches_per_side, embeddings.patch_embedding.weight.dtype
         boundaries = torch.arange(1 / side, 1.0, 1 / side, device=device)
 
         def bucket(count: int) -> Tensor:
@@ -206,11 +209,6 @@ class VLMBackbone(nn.Module):
         for index, layer in enumerate(self.text_model.layers[:num_layers_read]):
             layer_past = None if past is None else past[index]
             last = index == num_layers_read - 1
-            x, own = self._checkpointed(layer, x, rotary, mask, layer_past, last)
+            x, own = call_layer(layer, x, rotary, mask, layer_past, last, recompute=self.gradient_checkpointing)
             result.append(own)
         return result
-
-    def _checkpointed(self, layer: nn.Module, *args):
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(layer, *args, use_reentrant=False)
-        return layer(*args)

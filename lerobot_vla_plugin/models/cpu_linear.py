@@ -6,13 +6,15 @@ times faster in `benchmarks/smolvla_speed.py`. Everything else (training, GPUs, 
 PyTorch without oneDNN) takes the ordinary path.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Operators that torch.compile's CPU backend calls. They are not public: a build without them takes the ordinary path.
-_linear_pointwise = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-_reorder_linear_weight = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
+_linear_pointwise: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+_reorder_linear_weight: Any = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
 _AVAILABLE = torch.backends.mkldnn.is_available() and None not in (_linear_pointwise, _reorder_linear_weight)
 
 

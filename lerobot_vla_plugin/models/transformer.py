@@ -8,11 +8,12 @@ Shapes: b batch, l query tokens, s key tokens, h heads, k key/value heads, d hea
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .cpu_linear import CPULinear
 
@@ -186,6 +187,13 @@ class DecoderLayer(nn.Module):
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.self_attn.o_proj(attended)
         return x + self.mlp(self.post_attention_layernorm(x))
+
+
+def call_layer(layer: nn.Module, *args: Any, recompute: bool) -> Any:
+    """Call a layer; with `recompute` its activations are computed again in the backward pass instead of being kept."""
+    if recompute and layer.training and torch.is_grad_enabled():
+        return checkpoint(layer, *args, use_reentrant=False)
+    return layer(*args)
 
 
 class CrossAttentionLayer(DecoderLayer):
