@@ -224,7 +224,7 @@ def make_task_tokenizer(config: VLAConfig) -> TaskTokenizerStep:
     )
 
 
-def _carried_tokenizer(checkpoint: str) -> TaskTokenizerStep | None:
+def _carried_tokenizer(checkpoint: str) -> "TaskTokenizerStep | None":
     """The tokenizer inside a checkpoint of this package; LeRobot's own checkpoints carry none."""
     config: object = PreTrainedConfig.from_pretrained(checkpoint)
     if not isinstance(config, VLAConfig):
