@@ -6,7 +6,7 @@ Shapes: n frames looked at, c steps of a chunk, j joints.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from lerobot.utils.import_utils import register_third_party_plugins
 from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
-from .arms.calibration import JointCalibration
-from .arms.joints import percent_to_degrees
+from .arm_units import ArmUnits
 
 POLICY = "policy"
 HOLD_STILL = "hold still"
@@ -37,85 +36,50 @@ _VIDEO_BACKEND = "pyav"  # the one that needs no system ffmpeg
 
 
 @dataclass(frozen=True)
-class ArmUnits:
-    """How the joint values of a data set become degrees; a LeRobot data set stores neither unit nor calibration.
-
-    Attributes:
-        use_degrees: LeRobot's option of that name: joints but the gripper are in [deg], not in [-100, 100].
-        calibration: Joint name -> calibration of the follower. Without one, percent stay percent.
-    """
-
-    use_degrees: bool = True
-    calibration: Mapping[str, JointCalibration] = field(default_factory=dict)
-
-    def unit(self, joint: str) -> str:
-        """Unit after `convert`: "deg" or "%".
-
-        Args:
-            joint: Name without LeRobot's ".pos".
-        """
-        return "deg" if self._recorded_in_degrees(joint) or joint in self.calibration else "%"
-
-    def convert(self, values: NDArray, joints: Sequence[str]) -> NDArray:
-        """Convert recorded units to degrees where that is possible.
-
-        Args:
-            values: Joint positions in the data set's units, (..., j).
-            joints: Names of the last axis.
-
-        Returns:
-            The same shape, in the units that `unit` names.
-        """
-        converted = np.array(values, dtype=np.float64)
-        for index, joint in enumerate(joints):
-            if joint in self.calibration and not self._recorded_in_degrees(joint):
-                column = converted[..., index]
-                gripper = _is_gripper(joint)
-                converted[..., index] = percent_to_degrees(column, self.calibration[joint], gripper=gripper)
-        return converted
-
-    def _recorded_in_degrees(self, joint: str) -> bool:
-        return self.use_degrees and not _is_gripper(joint)
-
-
-def _is_gripper(joint: str) -> bool:
-    return joint.endswith("gripper")
-
-
-@dataclass(frozen=True)
 class OpenLoopResult:
     """What the check found, in the units that `units` names.
 
     Attributes:
-        episode: Index of the episode.
+        dataset_frames: Frames of the whole data set.
+        dataset_episodes: Its episodes.
+        episode: Index of the episode looked at.
         fps_hz: Rate of the data set.
         joints: Names, (j).
         units: "deg" or "%" of each joint.
         frames: Index of each frame looked at, counted from the start of the episode, (n,).
+        steps: Step of each action of a chunk, counted from its frame, (c,).
         predicted: Chunks of the policy, (n, c, j).
         recorded: Recorded actions of the same steps, (n, c, j).
         inside: Whether the step lies inside the episode, (n, c).
         errors: Name of a predictor -> mean absolute error over frames and steps inside the episode, (j,).
     """
 
+    dataset_frames: int
+    dataset_episodes: int
     episode: int
     fps_hz: float
     joints: Sequence[str]
     units: Sequence[str]
     frames: NDArray[np.int64]
+    steps: NDArray[np.int64]
     predicted: NDArray[np.float64]
     recorded: NDArray[np.float64]
     inside: NDArray[np.bool_]
     errors: Mapping[str, NDArray[np.float64]]
 
+    @property
+    def mean_unit(self) -> str:
+        """Unit of `mean_error`: "deg" if any joint is in degrees, else "%"."""
+        return "deg" if "deg" in self.units else "%"
+
     def mean_error(self, predictor: str) -> float:
-        """Mean over the joints that are in degrees, in [deg]; over all joints if none is.
+        """Mean over the joints that are in `mean_unit`.
 
         Args:
             predictor: A key of `errors`.
         """
-        in_degrees = [index for index, unit in enumerate(self.units) if unit == "deg"]
-        return float(np.mean(self.errors[predictor][in_degrees or slice(None)]))
+        counted = [unit == self.mean_unit for unit in self.units]
+        return float(np.mean(self.errors[predictor][counted]))
 
     @property
     def beats_baselines(self) -> bool:
@@ -154,7 +118,9 @@ class SavedPolicy:
             FileNotFoundError: No such folder.
         """
         if not checkpoint.is_dir():
-            raise FileNotFoundError(f"no checkpoint {checkpoint}; expected the folder `pretrained_model` of a training run")
+            raise FileNotFoundError(
+                f"no checkpoint {checkpoint}; expected the folder `pretrained_model` of a training run"
+            )
         register_third_party_plugins()
         config = PreTrainedConfig.from_pretrained(str(checkpoint))
         policy = get_policy_class(config.type).from_pretrained(str(checkpoint))
@@ -203,27 +169,34 @@ def check_open_loop(
     saved = SavedPolicy.load(checkpoint)
     data = LeRobotDataset(meta.repo_id, root=meta.root, episodes=[episode], video_backend=_VIDEO_BACKEND)
     frames = np.arange(0, len(data), stride)
+    steps = np.asarray(saved.policy.config.action_delta_indices)
     shuffled = frames[derangement(len(frames), seed)]
 
     predicted = _predict_all(saved, data, frames, frames, seed)
     misled = _predict_all(saved, data, frames, shuffled, seed)
-    states, recorded, inside = _read_targets(data, frames, saved.policy.config.action_delta_indices)
+    states, recorded, inside = _read_targets(data, frames, steps)
     mean_action = _mean_action(meta, train_episodes)
 
-    joints = [name.removesuffix(".pos") for name in meta.features[ACTION]["names"]]
-    in_units = {name: units.convert(values, joints) for name, values in {
-        POLICY: predicted,
-        HOLD_STILL: np.broadcast_to(states[:, None, :], recorded.shape),
-        MEAN_ACTION: np.broadcast_to(mean_action, recorded.shape),
-        SHUFFLED_IMAGES: misled,
-    }.items()}
+    joints = _joint_names(meta)
+    in_units = {
+        name: units.convert(values, joints)
+        for name, values in {
+            POLICY: predicted,
+            HOLD_STILL: np.broadcast_to(states[:, None, :], recorded.shape),
+            MEAN_ACTION: np.broadcast_to(mean_action, recorded.shape),
+            SHUFFLED_IMAGES: misled,
+        }.items()
+    }
     target = units.convert(recorded, joints)
     return OpenLoopResult(
+        dataset_frames=meta.total_frames,
+        dataset_episodes=meta.total_episodes,
         episode=episode,
         fps_hz=meta.fps,
         joints=joints,
         units=[units.unit(joint) for joint in joints],
         frames=frames,
+        steps=steps,
         predicted=in_units[POLICY],
         recorded=target,
         inside=inside,
@@ -255,7 +228,9 @@ def derangement(count: int, seed: int) -> NDArray[np.int64]:
         ValueError: Fewer than two things cannot all change places.
     """
     if count < 2:
-        raise ValueError(f"shuffling images needs at least 2 frames, got {count}; take a longer episode or a smaller stride")
+        raise ValueError(
+            f"shuffling images needs at least 2 frames, got {count}; take a longer episode or a smaller stride"
+        )
     order = np.random.default_rng(seed).permutation(count)
     shuffled = np.empty(count, dtype=np.int64)
     shuffled[order] = np.roll(order, 1)  # one cycle through all of them
@@ -267,6 +242,13 @@ def _check_episode(meta: LeRobotDatasetMetadata, episode: int, train_episodes: S
         raise ValueError(f"episode {episode} does not exist; {meta.root} has episodes 0..{meta.total_episodes - 1}")
     if episode in train_episodes:
         raise ValueError(f"episode {episode} was trained on; hold one out with --dataset.episodes of lerobot-train")
+
+
+def _joint_names(meta: LeRobotDatasetMetadata) -> list[str]:
+    states, actions = (list(meta.features[key]["names"]) for key in (OBS_STATE, ACTION))
+    if states != actions:
+        raise ValueError(f"holding still needs state and action of the same joints, got {states} and {actions}")
+    return [name.removesuffix(".pos") for name in actions]
 
 
 def _predict_all(
@@ -289,12 +271,12 @@ def _with_images_of(data: LeRobotDataset, frame: int, other: int) -> dict[str, A
 
 
 def _read_targets(
-    data: LeRobotDataset, frames: NDArray[np.int64], steps: Sequence[int]
+    data: LeRobotDataset, frames: NDArray[np.int64], steps: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """States (n, j), recorded chunks (n, c, j) and which of their steps lie inside the episode (n, c)."""
     columns = data.hf_dataset.with_format("numpy", columns=[OBS_STATE, ACTION])
     states, actions = np.stack(columns[OBS_STATE][:]), np.stack(columns[ACTION][:])
-    at = frames[:, None] + np.asarray(steps)
+    at = frames[:, None] + steps
     inside = (at >= 0) & (at < len(actions))
     recorded = actions[np.clip(at, 0, len(actions) - 1)]
     return states[frames].astype(np.float64), recorded.astype(np.float64), inside

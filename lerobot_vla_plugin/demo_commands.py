@@ -1,0 +1,199 @@
+"""What `lerobot-vla demo` runs: how much of everything, where it lies, and the command lines of LeRobot."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .child_process import LeRobotCommand
+from .twin.operator import TASK
+from .twin.so101 import SO101Twin
+
+_REPO_ID = "local/touch_red_cube"
+# One thread for the matrices leaves the second core to the data loader; two threads wait for each other when the
+# cores are shared, which made this small model up to 20 times slower.
+_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How much is recorded and trained.
+
+    Attributes:
+        episodes: Episodes to record; the last one is kept from training.
+        episode_s: Length of each, in [s].
+        fps: Frames a second of data set and rollout.
+        steps: Optimiser steps.
+        batch_size: Samples a step.
+        learning_rate: Peak of the cosine schedule.
+        chunk_size: Steps that the policy predicts. The person touches a cube about every second, and nobody can see
+            where the next one will appear: a longer chunk would be graded on chance.
+        n_action_steps: Steps of a chunk that the rollout executes.
+        rollout_s: Length of the rollout, in [s].
+    """
+
+    episodes: int
+    episode_s: int
+    steps: int
+    rollout_s: int
+    fps: int = 15
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    chunk_size: int = 10
+    n_action_steps: int = 5
+
+    @property
+    def train_episodes(self) -> list[int]:
+        """Episodes to train on."""
+        return list(range(self.episodes - 1))
+
+    @property
+    def held_out_episode(self) -> int:
+        """The episode that training never sees."""
+        return self.episodes - 1
+
+
+FULL = Recipe(episodes=12, episode_s=12, steps=1600, rollout_s=15)
+QUICK = Recipe(episodes=5, episode_s=8, steps=500, rollout_s=6)
+
+
+@dataclass(frozen=True, slots=True)
+class DemoFolder:
+    """Where everything of one demo lies.
+
+    Attributes:
+        root: The folder; absolute, so that printed commands work from anywhere.
+    """
+
+    root: Path
+
+    @property
+    def dataset(self) -> Path:
+        """The recorded data set."""
+        return self.root / "dataset"
+
+    @property
+    def training(self) -> Path:
+        """Output folder of `lerobot-train`."""
+        return self.root / "training"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained policy."""
+        return self.training / "checkpoints" / "last" / "pretrained_model"
+
+    @property
+    def chunks_png(self) -> Path:
+        """Picture of predicted against recorded chunks."""
+        return self.root / "chunks.png"
+
+    @property
+    def summary_json(self) -> Path:
+        """Figures of the table."""
+        return self.root / "summary.json"
+
+    @property
+    def logs(self) -> Path:
+        """What the commands printed."""
+        return self.root / "logs"
+
+    def log(self, command: LeRobotCommand) -> Path:
+        """File for everything that a command prints.
+
+        Args:
+            command: The command.
+        """
+        return self.logs / f"{command.name}.log"
+
+
+def record_command(twin: SO101Twin, folder: DemoFolder, recipe: Recipe) -> LeRobotCommand:
+    """`lerobot-record` on a running twin.
+
+    Args:
+        twin: The twin.
+        folder: Where the data set goes.
+        recipe: How much to record.
+    """
+    return LeRobotCommand(
+        "lerobot-record",
+        [
+            *twin.robot_arguments(),
+            *twin.teleop_arguments(),
+            f"--dataset.repo_id={_REPO_ID}",
+            "--dataset.no_stamp=true",
+            f"--dataset.root={folder.dataset}",
+            f"--dataset.single_task={TASK}",
+            f"--dataset.fps={recipe.fps}",
+            f"--dataset.num_episodes={recipe.episodes}",
+            f"--dataset.episode_time_s={recipe.episode_s}",
+            "--dataset.reset_time_s=0",  # the twin's cube needs nobody to put it back
+            "--dataset.push_to_hub=false",
+            "--dataset.rgb_encoder.vcodec=h264",
+            "--dataset.streaming_encoding=true",
+            "--dataset.encoder_threads=1",
+            "--play_sounds=false",
+            "--display_data=false",
+        ],
+        _ENVIRONMENT,
+    )
+
+
+def train_command(folder: DemoFolder, recipe: Recipe, policy: str, seed: int) -> LeRobotCommand:
+    """`lerobot-train` from scratch on all but the last episode.
+
+    Args:
+        folder: Where the data set lies and the checkpoint goes.
+        recipe: How long to train.
+        policy: Type of the policy.
+        seed: Of weights and data order.
+    """
+    return LeRobotCommand(
+        "lerobot-train",
+        [
+            f"--dataset.repo_id={_REPO_ID}",
+            f"--dataset.root={folder.dataset}",
+            f"--dataset.episodes={recipe.train_episodes}",
+            "--dataset.video_backend=pyav",
+            "--dataset.return_uint8=true",
+            f"--policy.type={policy}",
+            "--policy.vlm_model_name=tiny",
+            "--policy.device=cpu",
+            "--policy.push_to_hub=false",
+            f"--policy.chunk_size={recipe.chunk_size}",
+            f"--policy.n_action_steps={recipe.n_action_steps}",
+            f"--policy.optimizer_lr={recipe.learning_rate}",
+            f"--policy.scheduler_warmup_steps={recipe.steps // 20}",
+            f"--policy.scheduler_decay_steps={recipe.steps}",
+            f"--policy.scheduler_decay_lr={recipe.learning_rate / 100}",
+            f"--batch_size={recipe.batch_size}",
+            f"--steps={recipe.steps}",
+            "--num_workers=1",
+            "--log_freq=50",
+            "--save_freq=0",
+            f"--seed={seed}",
+            f"--output_dir={folder.training}",
+        ],
+        _ENVIRONMENT,
+    )
+
+
+def rollout_command(twin: SO101Twin, folder: DemoFolder, recipe: Recipe) -> LeRobotCommand:
+    """`lerobot-rollout` of the checkpoint on a running twin.
+
+    Args:
+        twin: The twin.
+        folder: Where the checkpoint lies.
+        recipe: How long to roll out.
+    """
+    return LeRobotCommand(
+        "lerobot-rollout",
+        [
+            *twin.robot_arguments(),
+            f"--policy.path={folder.checkpoint}",
+            f"--task={TASK}",
+            f"--fps={recipe.fps}",
+            f"--duration={recipe.rollout_s}",
+            "--strategy.type=base",
+            "--inference.type=sync",
+            "--play_sounds=false",
+        ],
+        _ENVIRONMENT,
+    )

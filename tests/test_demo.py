@@ -1,0 +1,211 @@
+"""The demo: its figures by hand, its exit codes, and (slow) the whole of it, interrupted and to the end."""
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lerobot_vla_plugin import demo
+from lerobot_vla_plugin.child_process import StepFailedError
+from lerobot_vla_plugin.demo_commands import FULL, QUICK, DemoFolder, train_command
+from lerobot_vla_plugin.demo_steps import RolloutSummary, summarize_writes
+from lerobot_vla_plugin.progress import ClockBar, StepBar
+from lerobot_vla_plugin.training_log import TrainingLog
+from lerobot_vla_plugin.twin.bus import GoalWrite
+
+needs_pty = pytest.mark.skipif(os.name != "posix", reason="the twin needs pseudo-terminals")
+
+
+@pytest.fixture
+def options(tmp_path) -> argparse.Namespace:
+    """Options as the command line gives them."""
+    parser = argparse.ArgumentParser()
+    demo.add_arguments(parser)
+    return parser.parse_args(["--output-dir", str(tmp_path / "out"), "--quick"])
+
+
+@pytest.fixture
+def steps_done(monkeypatch):
+    """Replace the four steps; the open-loop check says what the test wants."""
+
+    def replace(*, beats_baselines: bool) -> None:
+        rollout = RolloutSummary(1, 6, 0.0, 15, 0.0)
+        monkeypatch.setattr(demo, "record", lambda *_: 3)
+        monkeypatch.setattr(demo, "train", lambda *_: TrainingLog())
+        monkeypatch.setattr(demo, "roll_out", lambda *_: rollout)
+        monkeypatch.setattr(demo, "_check", lambda *_: SimpleNamespace(beats_baselines=beats_baselines))
+        for name, value in (("format_table", "TABLE"), ("plot_chunks", None), ("write_json", None)):
+            monkeypatch.setattr(f"lerobot_vla_plugin.report.{name}", lambda *_, value=value: value)
+
+    return replace
+
+
+@pytest.mark.parametrize(("beats_baselines", "code"), [(True, 0), (False, 1)])
+def test_the_exit_code_is_the_verdict(options, steps_done, capsys, beats_baselines, code):
+    steps_done(beats_baselines=beats_baselines)
+    assert demo.run(options) == code
+    out = capsys.readouterr().out
+    for words in ("=== 4/4", "TABLE", "--quick", str(options.output_dir / "dataset"), "lerobot-find-port"):
+        assert words in out
+
+
+def test_a_failed_step_is_told(options, monkeypatch, capsys):
+    def fail(*_):
+        raise StepFailedError("lerobot-record ended with exit code 1")
+
+    monkeypatch.setattr(demo, "record", fail)
+    assert demo.run(options) == 1
+    assert "lerobot-record ended with exit code 1" in capsys.readouterr().err
+
+
+def test_nothing_is_overwritten(options, capsys):
+    options.output_dir.mkdir()
+    (options.output_dir / "mine").write_text("kept")
+    assert demo.run(options) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert [p.name for p in options.output_dir.iterdir()] == ["mine"]
+
+
+def test_a_machine_without_the_means_is_told(options, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError("the twin needs pseudo-terminals")
+
+    monkeypatch.setattr(demo, "record", fail)
+    assert demo.run(options) == 2
+    assert "pseudo-terminals" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)])
+def test_every_signal_ends_it_in_order(options, monkeypatch, capsys, number):
+    cleaned = []
+
+    def interrupted(*_):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr(demo, "record", interrupted)
+    before = signal.getsignal(number)
+    assert demo.run(options) == 130
+    assert cleaned == [True]
+    assert signal.getsignal(number) is before
+    assert "Nothing is left running" in capsys.readouterr().err
+
+
+def test_rollout_figures_by_hand():
+    goals = [{"a": 1000, "b": 100}, {"a": 1512, "b": 90}, {"a": 1256}]
+    writes = [GoalWrite(t, g) for t, g in zip((10.0, 10.1, 10.4), goals, strict=True)]
+    summary = summarize_writes(writes, {"a": (900, 1512), "b": (95, 200), "c": (0, 1)}, 15, touches=4)
+    assert (summary.goal_writes, summary.ticks_written, summary.touches) == (3, 5, 4)
+    assert summary.rate_hz == pytest.approx(2 / 0.4)
+    assert summary.longest_pause_s == pytest.approx(0.3)
+    assert summary.swing_deg == pytest.approx({"a": 45.0, "b": 10 * 360 / 4096})
+    assert summary.out_of_range == ["b"]
+
+
+def test_one_write_has_no_rate():
+    summary = summarize_writes([GoalWrite(1.0, {"a": 5})], {"a": (0, 9)}, 15, touches=0)
+    assert (summary.rate_hz, summary.longest_pause_s, summary.out_of_range) == (0.0, 0.0, [])
+
+
+@pytest.mark.parametrize("recipe", [FULL, QUICK])
+def test_the_last_episode_is_not_trained_on(recipe, tmp_path):
+    command = train_command(DemoFolder(tmp_path), recipe, "vla_flow", seed=7)
+    episodes = next(o for o in command.options if o.startswith("--dataset.episodes="))
+    assert json.loads(episodes.partition("=")[2]) == list(range(recipe.episodes - 1))
+    assert recipe.held_out_episode == recipe.episodes - 1
+    assert {"--seed=7", "--policy.type=vla_flow"} <= set(command.options)
+
+
+def test_bars_only_go_forward():
+    with StepBar("training", 100, "steps") as bar:
+        for position, expected in ((10, 10), (5, 10), (250, 100)):
+            bar.advance_to(position)
+            assert bar.position == expected
+
+
+def test_the_clock_runs_between_two_lines():
+    with ClockBar("rollout", 100, "loop started", "limit reached") as bar:
+        bar.read_line("INFO something else")
+        bar.tick()
+        assert (bar.position, bar.began_s) == (0, None)
+        bar.read_line("INFO control loop started")
+        time.sleep(0.02)
+        bar.tick()
+        assert 0 < bar.position < 10
+        bar.read_line("INFO limit reached")
+        assert bar.position == 100
+        assert bar.began_s < bar.ended_s
+
+
+# The whole of it ------------------------------------------------------------------------------------------------
+
+
+def start_demo(output: Path, *more: str) -> subprocess.Popen:
+    source = "import sys; from lerobot_vla_cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", source, "demo", "--quick", "--output-dir", str(output), *more]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def processes_naming(text: str) -> list[str]:
+    """Command lines of running processes that hold a text."""
+    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in lines if text in line]
+
+
+@needs_pty
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_recording_leaves_nothing_behind(tmp_path, number):
+    output = tmp_path / "out"
+    process = start_demo(output)
+    log = output / "logs" / "lerobot-record.log"
+    end_s = time.monotonic() + 120
+    while time.monotonic() < end_s and not (log.exists() and "Recording episode 0" in log.read_text()):
+        assert process.poll() is None
+        time.sleep(0.2)
+    time.sleep(1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=40)
+    assert process.returncode == 130
+    assert "Nothing is left running" in err
+    # LeRobot says this once the torque is off and the port closed
+    assert "SOFollower disconnected" in log.read_text()
+    assert processes_naming(str(output)) == []
+    assert not (output / "ports" / "follower").exists()
+
+
+@needs_pty
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_whole_job(tmp_path):
+    output = tmp_path / "out"
+    process = start_demo(output)
+    out, err = process.communicate(timeout=590)
+    assert process.returncode in (0, 1), err  # 1: a weak policy, which little training may give
+    assert "ended with exit code" not in err
+    figures = json.loads((output / "summary.json").read_text())
+    assert figures["frames"] >= 0.9 * QUICK.episodes * QUICK.episode_s * QUICK.fps
+    assert figures["training"]["last_loss"] < figures["training"]["first_loss"]
+    assert figures["rollout"]["goal_writes"] > 0
+    assert figures["rollout"]["out_of_range"] == []
+    assert process.returncode == (0 if figures["open_loop"]["beats_baselines"] else 1)
+    assert (output / "chunks.png").stat().st_size > 10_000
+    commands = [
+        shlex.split(part.partition("\n\n")[0].replace("\\\n", "")) for part in out.split("HF_HUB_OFFLINE=1 ")[1:]
+    ]
+    assert [words[1] for words in commands] == ["lerobot-record", "lerobot-train", "lerobot-rollout"]
+    assert processes_naming(str(output)) == []
