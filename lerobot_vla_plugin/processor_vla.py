@@ -38,6 +38,9 @@ from .configuration_vla import VLAConfig, VLAFlowConfig
 
 Statistics = dict[str, dict[str, Any]]
 
+# Far below what one encoder tick does to any joint that moves, far above rounding.
+_SMALLEST_STD = 1e-5
+
 _STATISTICS_READ = {
     NormalizationMode.MEAN_STD: ("mean", "std"),
     NormalizationMode.MIN_MAX: ("min", "max"),
@@ -83,6 +86,11 @@ def check_statistics(
                 )
 
 
+def _zeros_to_ones(std: Any) -> Tensor:
+    std = torch.as_tensor(std)
+    return torch.where(std > _SMALLEST_STD, std, torch.ones_like(std))
+
+
 def select_statistics(stats: Statistics, dataset: str) -> Statistics:
     """Pick one data set's statistics out of those keyed like `so100.buffer.action`.
 
@@ -112,8 +120,12 @@ class _StrictStatistics:
     def _apply_transform(self, tensor: Tensor, key: str, *args, **kwargs) -> Tensor:
         if self._checked_stats is not self.stats:
             check_statistics(self.features, self.norm_map, self.stats)
+            self._prepare_statistics()
             self._checked_stats = self.stats
         return super()._apply_transform(tensor, key, *args, **kwargs)
+
+    def _prepare_statistics(self) -> None:
+        """Adjust statistics that have just been checked."""
 
 
 # LeRobot's commands override the steps `normalizer_processor` and `unnormalizer_processor` by name and fail where they
@@ -121,9 +133,17 @@ class _StrictStatistics:
 # name, hence these.
 @dataclass
 class normalizer_processor(_StrictStatistics, NormalizerProcessorStep):  # noqa: N801
-    """LeRobot's normaliser, but missing or broken statistics are an error."""
+    """LeRobot's normaliser, but missing or broken statistics are an error, and a joint that never moved stays small."""
 
     _registry_name = None
+
+    def _prepare_statistics(self) -> None:
+        """Divide by 1 instead of almost 0: one tick beside its place, a still joint would come out as millions."""
+        self.stats = {
+            key: {name: _zeros_to_ones(value) if name == "std" else value for name, value in values.items()}
+            for key, values in self.stats.items()
+        }
+        self.to(self.device, self.dtype)
 
 
 @dataclass

@@ -109,6 +109,17 @@ def test_lerobots_commands_can_override_all_four_steps(tmp_path):
     torch.testing.assert_close(post(torch.zeros(1, 6)), torch.arange(6).float()[None] + 1)
 
 
+def test_a_joint_that_never_moved_stays_small_and_stays_still(tmp_path):
+    config, stats = make_config(), make_stats()
+    for values in stats.values():
+        values["std"][4] = 0.0
+    pre, post = save_and_load(make_pre_post_processors(config, dataset_stats=stats), tmp_path, config)
+    observation = make_observation()
+    observation["observation.state"][4] = 4 + 0.088  # one tick beside its mean
+    torch.testing.assert_close(pre(observation)["observation.state"][0, 4], torch.tensor(0.088), rtol=1e-3, atol=0)
+    assert post(torch.full((1, 6), 0.3))[0, 4] == 4
+
+
 class TestStatistics:
     def test_lerobots_own_normaliser_passes_unnormalised_values_on(self):
         """The fault that the strict step is there for; when LeRobot mends it, the step can go."""
