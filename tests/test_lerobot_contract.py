@@ -9,16 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import draccus
 import pytest
 import torch
 from conftest import train_options, write_dataset
 from lerobot.configs import PreTrainedConfig
+from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from smolvla_reference import make_smolvla, write_vlm_folder
 
 from lerobot_vla_plugin.twin.cameras import CameraConfig
 from lerobot_vla_plugin.twin.so101 import SO101Twin, TwinConfig
 
+REPOSITORY = Path(__file__).parent.parent
 TASK = "Touch the red cube."
 
 
@@ -82,6 +85,24 @@ def test_resume_goes_on_from_the_saved_weights(dataset_root, lerobot_train, tmp_
     # A run that had started anew would be as far from `before` as two random policies are from each other.
     changes = {name: (after[name] - before[name]).abs().max() for name in before}
     assert 0 < max(changes.values()) < 1e-3
+
+
+def test_the_example_predicts_a_chunk(trained, twin_sized_root):
+    sys.path.insert(0, str(REPOSITORY / "examples"))
+    try:
+        from predict_chunk import predict_chunk
+    finally:
+        sys.path.pop(0)
+    chunk = predict_chunk(trained, twin_sized_root, frame=3)
+    assert chunk.shape == (8, 6)
+    assert chunk.isfinite().all()
+
+
+def test_the_shipped_configuration_is_what_lerobot_train_takes():
+    with draccus.config_type("yaml"):
+        config = draccus.parse(TrainPipelineConfig, REPOSITORY / "configs" / "train_vla_flow.yaml", args=[])
+    assert config.policy.type == "vla_flow"
+    assert config.policy.init_from == "lerobot/smolvla_base"
 
 
 class TestFromSmolVLA:
