@@ -74,7 +74,8 @@ class Contest:
 
     def run(self, name: str, theirs: Callable[[], object], ours: Callable[[], object]) -> None:
         """Add a row: median seconds of each and their ratio."""
-        theirs(), ours()  # warm-up
+        theirs()  # warm-up
+        ours()
         pairs = [
             (self._seconds(theirs), self._seconds(ours)) for _ in tqdm(range(self.repeats), desc=name, leave=False)
         ]
@@ -124,7 +125,8 @@ def compare_training(contest: Contest, theirs, ours, batch, noise, flow_time) ->
         policy.zero_grad()
         return seconds
 
-    backward_seconds(theirs), backward_seconds(ours)
+    backward_seconds(theirs)  # warm-up
+    backward_seconds(ours)
     pairs = [(backward_seconds(theirs), backward_seconds(ours)) for _ in range(contest.repeats)]
     contest.add("training: backward", *(statistics.median(s) * 1e3 for s in zip(*pairs, strict=True)), "ms")
     kept = [saved_megabytes(lambda p=p: training_step(p, *args), p) for p in (theirs, ours)]
@@ -156,7 +158,8 @@ def compare_whole_step(contest: Contest, theirs, ours, batch, noise, flow_time) 
 @torch.no_grad()
 def compare_inference(contest: Contest, theirs, ours, batch, noise) -> None:
     """Vision tower, prefix, one denoising step, whole chunk."""
-    theirs.eval(), ours.eval()
+    theirs.eval()
+    ours.eval()
     model = theirs.model
     images, image_masks = theirs.prepare_images(batch)
     words, word_masks = batch["observation.language.tokens"], batch["observation.language.attention_mask"]

@@ -6,6 +6,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from lerobot.configs import PreTrainedConfig
@@ -29,7 +30,7 @@ def predict_chunk(checkpoint: Path, dataset_root: Path, frame: int) -> torch.Ten
     config = PreTrainedConfig.from_pretrained(checkpoint)
     policy = get_policy_class(config.type).from_pretrained(checkpoint)
     preprocessor, postprocessor = make_pre_post_processors(config, str(checkpoint))
-    item = LeRobotDataset("local/any", root=dataset_root, video_backend="pyav")[frame]
+    item: Any = LeRobotDataset("local/any", root=dataset_root, video_backend="pyav")[frame]
     observation = {key: item[key] for key in item if key.startswith("observation.")}
     batch = preprocessor({**observation, "task": item["task"]})
     return postprocessor(policy.predict_action_chunk(batch))[0]

@@ -70,19 +70,23 @@ def run_command(
     Raises:
         StepFailedError: The exit code is not 0; the message holds the last lines.
     """
-    process = start(command)
-    tail: deque[str] = deque(maxlen=_TAIL_LINES)
     log_path.parent.mkdir(parents=True, exist_ok=True)
+    arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    process = start(command)
+    # A thread, because select knows no pipes on Windows, and so that the log also holds what the command says when it
+    # is interrupted.
+    reader = threading.Thread(target=_read_lines, args=(process.stdout, log_path, arrived.put), daemon=True)
+    reader.start()
     try:
-        with log_path.open("w") as log:
-            for line in _lines(process.stdout, on_tick):
-                print(line, file=log, flush=True)
-                if line.strip():
-                    tail.append(line)
-                on_line(line)
+        for line in _until_end(arrived, on_tick):
+            if line.strip():
+                tail.append(line)
+            on_line(line)
         exit_code = process.wait()
     finally:
         stop_politely(process)
+        reader.join(_TERMINATE_S)  # a process that left the group may hold the pipe open
     if exit_code != 0:
         raise StepFailedError(
             f"{command.name} ended with exit code {exit_code}. Its last lines:\n\n"
@@ -139,10 +143,7 @@ def _kill_group(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def _lines(stream: IO[bytes], on_tick: Callable[[], None]) -> Iterator[str]:
-    """Lines of a pipe as they come; between them, `on_tick` is called. Select knows no pipes on Windows, threads do."""
-    arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=_read_lines, args=(stream, arrived.put), daemon=True).start()
+def _until_end(arrived: "queue.SimpleQueue[str | None]", on_tick: Callable[[], None]) -> Iterator[str]:
     while True:
         on_tick()
         try:
@@ -154,12 +155,21 @@ def _lines(stream: IO[bytes], on_tick: Callable[[], None]) -> Iterator[str]:
         yield line
 
 
-def _read_lines(stream: IO[bytes], put: Callable[[str | None], None]) -> None:
+def _read_lines(stream: IO[bytes], log_path: Path, put: Callable[[str | None], None]) -> None:
+    """Hand over the lines of a pipe as they come, and None at its end; all of them go to the log as well."""
     rest = b""
-    while data := os.read(stream.fileno(), 65536):
-        *lines, rest = _LINE_END.split(rest + data)
-        for line in lines:
-            put(line.decode(errors="replace"))
-    if rest:
-        put(rest.decode(errors="replace"))
+    with log_path.open("w", encoding="utf-8") as log:
+        while data := os.read(stream.fileno(), 65536):
+            *lines, rest = _LINE_END.split(rest + data)
+            for line in lines:
+                _hand_over(line, log, put)
+        if rest:
+            _hand_over(rest, log, put)
+    stream.close()
     put(None)
+
+
+def _hand_over(line: bytes, log: IO[str], put: Callable[[str | None], None]) -> None:
+    text = line.decode(errors="replace")
+    print(text, file=log, flush=True)
+    put(text)

@@ -264,10 +264,12 @@ def _predict_all(
 
 
 def _with_images_of(data: LeRobotDataset, frame: int, other: int) -> dict[str, Any]:
-    item = data[frame]
+    # LeRobot declares that an index may give a list of frames; a number gives one.
+    item: Any = data[frame]
     if other == frame:
         return item
-    return {**item, **{k: v for k, v in data[other].items() if k.startswith(OBS_IMAGES)}}
+    shown: Any = data[other]
+    return {**item, **{key: value for key, value in shown.items() if key.startswith(OBS_IMAGES)}}
 
 
 def _read_targets(

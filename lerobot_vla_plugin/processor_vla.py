@@ -244,8 +244,8 @@ def make_task_tokenizer(config: VLAConfig) -> TaskTokenizerStep:
     )
 
 
-def _carried_tokenizer(checkpoint: str) -> "TaskTokenizerStep | None":
-    """The tokenizer inside a checkpoint of this package; LeRobot's own checkpoints carry none."""
+def _carried_tokenizer(checkpoint: str) -> Any:
+    """The `TaskTokenizerStep` inside a checkpoint of this package; None for LeRobot's own, which carry no tokenizer."""
     config: object = PreTrainedConfig.from_pretrained(checkpoint)
     if not isinstance(config, VLAConfig):
         return None

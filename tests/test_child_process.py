@@ -126,7 +126,11 @@ def test_what_a_failed_command_leaves_behind_is_killed(tmp_path):
 
 def test_ctrl_c_in_the_parent_ends_the_child(tmp_path):
     pid_file = tmp_path / "pid"
-    source = f"import os, pathlib, time; pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    source = (
+        "import os, pathlib, time\n"
+        f"try:\n    pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); time.sleep(60)\n"
+        "finally:\n    print('torque off')\n"
+    )
 
     def interrupt() -> None:
         assert wait_for(lambda: pid_file.exists() and pid_file.read_text())
@@ -137,4 +141,5 @@ def test_ctrl_c_in_the_parent_ends_the_child(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_command(PythonCommand(source), tmp_path / "x.log")
     thread.join()
+    assert "torque off" in (tmp_path / "x.log").read_text()
     assert not is_alive(int(pid_file.read_text()))
