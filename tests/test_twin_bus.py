@@ -102,6 +102,7 @@ def test_goals_outside_the_range_are_seen_in_the_statistics(bus: ServoBus, follo
 def test_read_and_write_pairs_run_at_200_hz(bus: ServoBus, follower: SO101Follower) -> None:
     for _ in range(200):
         follower.send_action(follower.get_observation())
+    follower.get_observation()  # nobody answers a sync write: an answered read shows that the last one has arrived
     statistics = bus.goal_statistics()
     assert statistics.writes == 200
     assert statistics.rate_hz > 200
