@@ -87,7 +87,8 @@ class VLAFlowPolicy(PreTrainedPolicy):
                 load_vlm_weights(self.model.backbone, config.vlm_model_name)
         elif checkpoint is None:
             load_weights(self, policy_weights(start), start.name)
-        self.vision_cache = self._open_vision_cache(dataset_meta)
+        # Named after the weights, so a checkpoint's must be loaded first: `from_pretrained` opens it then.
+        self.vision_cache = self._open_vision_cache(dataset_meta) if checkpoint is None else None
 
     def _open_vision_cache(self, dataset_meta: "LeRobotDatasetMetadata | None") -> VisionTokenCache | None:
         if self.config.vision_cache is None or dataset_meta is None:
@@ -140,6 +141,7 @@ class VLAFlowPolicy(PreTrainedPolicy):
         checkpoint = read_checkpoint(pretrained_name_or_path, revision=revision, **hub_options)
         policy = cls(config or flow_config_from(checkpoint), dataset_meta=dataset_meta, checkpoint=checkpoint)
         load_weights(policy, policy_weights(checkpoint), checkpoint.name)
+        policy.vision_cache = policy._open_vision_cache(dataset_meta)
         policy.to(policy.config.device)
         policy.eval()
         return policy

@@ -67,6 +67,14 @@ def test_a_resumed_run_and_a_second_process_share_it(vlm_folder, tmp_path):
     assert encoder.pictures == 0
 
 
+def test_a_loaded_checkpoint_finds_the_tokens_of_the_run_it_continues(vlm_folder, tmp_path):
+    policy = make_policy(vlm_folder, tmp_path / "cache")
+    policy.save_pretrained(tmp_path / "checkpoint")
+    torch.manual_seed(1)  # what the weights are before they are loaded must not matter
+    loaded = VLAFlowPolicy.from_pretrained(tmp_path / "checkpoint", dataset_meta=META)
+    assert loaded.vision_cache.folder == policy.vision_cache.folder
+
+
 def _hammer(folder, backbone, seed: int) -> None:
     """Look frames up in random order; every answer must be the tokens of its own picture."""
     torch.set_num_threads(1)
