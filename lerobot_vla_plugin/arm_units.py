@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arms.calibration import JointCalibration
-from .arms.joints import percent_to_degrees
+from .arms.joints import JointConverter, NormMode, joint_modes
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ArmUnits:
         Args:
             joint: Name without LeRobot's ".pos".
         """
-        return "deg" if self._recorded_in_degrees(joint) or joint in self.calibration else "%"
+        return "deg" if self._modes([joint])[joint] is NormMode.DEGREES or joint in self.calibration else "%"
 
     def convert(self, values: NDArray, joints: Sequence[str]) -> NDArray:
         """Convert recorded units to degrees where that is possible.
@@ -41,16 +41,19 @@ class ArmUnits:
             The same shape, in the units that `unit` names.
         """
         converted = np.array(values, dtype=np.float64)
-        for index, joint in enumerate(joints):
-            if joint in self.calibration and not self._recorded_in_degrees(joint):
-                column = converted[..., index]
-                gripper = _is_gripper(joint)
-                converted[..., index] = percent_to_degrees(column, self.calibration[joint], gripper=gripper)
+        percent = {name: mode for name, mode in self._modes(joints).items() if mode is not NormMode.DEGREES}
+        modes = {name: mode for name, mode in percent.items() if name in self.calibration}
+        if not modes:
+            return converted
+        columns = [list(joints).index(name) for name in modes]
+        ticks = self._converter(modes).to_exact_ticks(converted[..., columns])
+        degrees = dict.fromkeys(modes, NormMode.DEGREES)
+        converted[..., columns] = self._converter(degrees).to_units(ticks)
         return converted
 
-    def _recorded_in_degrees(self, joint: str) -> bool:
-        return self.use_degrees and not _is_gripper(joint)
+    def _modes(self, joints: Sequence[str]) -> dict[str, NormMode]:
+        return joint_modes(joints, degrees=self.use_degrees)
 
-
-def _is_gripper(joint: str) -> bool:
-    return joint.endswith("gripper")
+    def _converter(self, modes: Mapping[str, NormMode]) -> JointConverter:
+        # Mirroring cannot be seen in a Koch follower's file: LeRobot's calibration never inverts its servos.
+        return JointConverter(self.calibration, modes, inverts_in_software=True)
