@@ -96,7 +96,22 @@ def test_an_action_arrives_and_is_logged(bus: ServoBus, follower: SO101Follower)
 def test_goals_outside_the_range_are_seen_in_the_statistics(bus: ServoBus, follower: SO101Follower) -> None:
     follower.bus.sync_write("Goal_Position", {"shoulder_pan": 10}, normalize=False)
     assert _wait_for(lambda: len(bus.goal_writes()) == 1)
-    assert not bus.goal_statistics().goals_in_range
+    statistics = bus.goal_statistics()
+    assert not statistics.goals_in_range
+    assert statistics.out_of_range == ("shoulder_pan",)
+    assert statistics.spans_ticks == {"shoulder_pan": (10, 10)}
+
+
+def test_the_statistics_are_those_of_the_time_asked_for() -> None:
+    bus = _bus()
+    sent = {time_s: 2000 + int(time_s) for time_s in (1.0, 2.0, 4.0, 9.0)}
+    for time_s, goal in sent.items():
+        bus.handle(Packet(4, Instruction.WRITE, bytes([GOAL]) + goal.to_bytes(2, "little")), time_s)
+    statistics = bus.goal_statistics(since_s=1.5, until_s=9.0)
+    assert (statistics.writes, statistics.ticks_written) == (3, 3)
+    assert (statistics.rate_hz, statistics.longest_pause_s) == (2 / 7, 5.0)
+    assert statistics.spans_ticks == {"wrist_flex": (2002, 2009)}
+    assert bus.goal_statistics(until_s=0.0).writes == 0
 
 
 def test_read_and_write_pairs_run_at_200_hz(bus: ServoBus, follower: SO101Follower) -> None:

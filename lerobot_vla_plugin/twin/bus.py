@@ -1,82 +1,68 @@
 """Servos on a pseudo-terminal: a serial port that LeRobot opens as if a bus of servos hung on it."""
 
-import itertools
-import os
-import select
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
-from lerobot_vla_plugin.twin.feetech import (
-    BROADCAST_ID,
-    Instruction,
-    Packet,
-    PacketParser,
-)
-from lerobot_vla_plugin.twin.servo import Servo
+from lerobot_vla_plugin.twin.base_servo import BaseServo
+from lerobot_vla_plugin.twin.faults import AnyPacket, Fault, FaultDealer, FaultKind, mend, strike
+from lerobot_vla_plugin.twin.feetech_protocol import FeetechProtocol
+from lerobot_vla_plugin.twin.goal_log import GoalStatistics, GoalWrite, summarize_goals
+from lerobot_vla_plugin.twin.port import PseudoPort
 
 BAUD_RATE_HZ = 1_000_000
 _BYTE_S = 10 / BAUD_RATE_HZ  # start bit, 8 bits, stop bit
-_RETURN_DELAY_UNIT_S = 2e-6
+_HIGHEST_ID = 253
+_FEETECH = FeetechProtocol()
 _GOAL_LOG_ENTRIES = 100_000  # 55 minutes at 30 Hz
-_LONGEST_READ = 244  # what fits into one packet
 
 
-@dataclass(frozen=True, slots=True)
-class GoalWrite:
-    """One instruction that wrote goal positions.
+class ServoProtocol(Protocol):
+    """The servos' side of a serial protocol; servos and packets are those of one make."""
 
-    Attributes:
-        time_s: When it took effect, on the clock of the bus.
-        goals_ticks: Joint -> value of the goal register.
-    """
-
-    time_s: float
-    goals_ticks: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class GoalStatistics:
-    """What the log of goal writes says about whoever drives the arm.
-
-    Attributes:
-        writes: Number of instructions that wrote goals.
-        rate_hz: Mean rate between the first and the last one; 0 for fewer than two.
-        longest_pause_s: Longest time between two of them; 0 for fewer than two.
-        goals_in_range: Whether every goal lay inside the position limits of its servo.
-    """
-
-    writes: int
-    rate_hz: float
-    longest_pause_s: float
-    goals_in_range: bool
+    def new_parser(self) -> Any: ...
+    def return_delay_s(self, servo: Any) -> float: ...
+    def handle(self, servos: Mapping[int, Any], packet: Any, time_s: float) -> Sequence[AnyPacket]: ...
 
 
 class ServoBus:
-    """Feetech servos on a pseudo-terminal, served by a thread of its own at the speed of the wire.
+    """Servos on a pseudo-terminal, served by a thread of its own at the speed of the wire.
 
     Args:
         servos: Joint name -> servo; ids must differ.
         name: Name of the bus, for the thread and for messages.
+        link: Stable name of the port, a symbolic link that is there while the port is; None for none.
+        protocol: What the servos speak.
 
     Attributes:
         name: As given.
-        port: Path of the serial port; only while the bus runs.
+        port: Path of the serial port, once the bus runs; another one after every start.
 
     Raises:
         ValueError: Two servos share an id.
     """
 
-    def __init__(self, servos: Mapping[str, Servo], name: str) -> None:
+    def __init__(
+        self,
+        servos: Mapping[str, BaseServo],
+        name: str,
+        link: Path | None = None,
+        protocol: ServoProtocol = _FEETECH,
+    ) -> None:
         ids = [servo.id for servo in servos.values()]
         if len(set(ids)) != len(ids):
             raise ValueError(f"servos on bus {name!r} must have different ids, got {ids}")
         self.name = name
+        self._link = link
         self._servos = dict(servos)
+        self._protocol = protocol
         self._lock = threading.Lock()
         self._goal_log: deque[GoalWrite] = deque(maxlen=_GOAL_LOG_ENTRIES)
+        self._faults = FaultDealer()
         self._thread: threading.Thread | None = None
         self._wire_free_s = 0.0
 
@@ -91,9 +77,8 @@ class ServoBus:
         """
         if self._thread is not None:
             raise RuntimeError(f"bus {self.name!r} runs already on {self.port}")
-        self._master, self._slave = _open_raw_pty()
-        self.port = os.ttyname(self._slave)
-        self._stop_read, self._stop_write = os.pipe()
+        self._port = PseudoPort(self._link)
+        self.port = self._port.path
         self._thread = threading.Thread(target=self._serve, name=f"twin-bus-{self.name}", daemon=True)
         self._thread.start()
 
@@ -101,16 +86,75 @@ class ServoBus:
         """Close the port; does nothing where the bus does not run."""
         if self._thread is None:
             return
-        os.write(self._stop_write, b"x")
+        self._port.wake()
         self._thread.join()
         self._thread = None
-        for descriptor in (self._master, self._slave, self._stop_read, self._stop_write):
-            os.close(descriptor)
+        self._port.close()
+
+    # Faults ------------------------------------------------------------------------------------------------
+
+    def inject(self, *faults: Fault, seed: int = 0) -> None:
+        """Let replies go wrong from now on; what was injected before ends as by `clear_faults`.
+
+        Args:
+            faults: What goes wrong; independent of one another.
+            seed: The same seed and the same replies give the same faults.
+
+        Raises:
+            ValueError: A fault names a joint that this bus does not have.
+        """
+        unknown = {fault.joint for fault in faults} - set(self._servos) - {None}
+        if unknown:
+            raise ValueError(
+                f"bus {self.name!r} has no joints {sorted(map(str, unknown))}; it has {list(self._servos)}"
+            )
+        self.clear_faults()
+        with self._lock:
+            self._faults = FaultDealer(faults, seed)
+
+    def clear_faults(self) -> None:
+        """End all faults: jammed joints turn, plugs are back in.
+
+        What a servo reports stays until the host deals with it, and what an unplugged port needs is `replug`.
+        """
+        with self._lock:
+            self._faults = FaultDealer()
+            for servo in self._servos.values():
+                mend(servo)
+
+    def fault_hits(self) -> dict[FaultKind, int]:
+        """Kind -> replies that it hit since the last `inject`."""
+        with self._lock:
+            return dict(self._faults.hits)
+
+    def unplug(self) -> None:
+        """Let the port and its stable name vanish. The servos keep their power and do what they were told."""
+        self.stop()
+
+    def replug(self) -> None:
+        """Plug in again after `unplug` or a fault of that kind: a new port under the same stable name."""
+        self.stop()
+        self.start()
+
+    def teleport(self, positions_ticks: Mapping[str, int]) -> None:
+        """Make joints stand somewhere else at once, with or without torque, and stay there.
+
+        Args:
+            positions_ticks: Joint -> position and goal, in [ticks]. Under torque a goal outside the position
+                limits of its servo ends at the limit.
+        """
+        now = time.monotonic()
+        with self._lock:
+            for name, position_ticks in positions_ticks.items():
+                self._servos[name].teleport(position_ticks, now)
 
     # What the world around the arm sees and does ----------------------------------------------------
 
     def positions_ticks(self) -> dict[str, int]:
-        """Joint -> position that its servo reports now, in [ticks]."""
+        """Joint -> where it stands now, in [ticks] of its calibration.
+
+        A Dynamixel that lost its turns stands there too, but reports whole turns more or less.
+        """
         return self._of_all(lambda servo: servo.position_ticks)
 
     def torque_enabled(self) -> dict[str, bool]:
@@ -118,12 +162,30 @@ class ServoBus:
         return self._of_all(lambda servo: servo.torque_enabled)
 
     def registers(self, name: str) -> dict[str, int]:
-        """Joint -> value of one register.
+        """Joint -> value of one register, for the joints whose model of servo has it.
 
         Args:
-            name: A key of `STS3215_REGISTERS`.
+            name: A name of the servos' register table.
+
+        Raises:
+            KeyError: No servo has such a register.
         """
-        return self._of_all(lambda servo: servo.register(name))
+        values = self._of_all(lambda servo: servo.register(name) if servo.has_register(name) else None)
+        known = {joint: value for joint, value in values.items() if value is not None}
+        if not known:
+            raise KeyError(f"no servo on bus {self.name!r} has a register {name!r}")
+        return known
+
+    def set_register(self, joint: str, name: str, value: int) -> None:
+        """Set a register of one servo from inside, where neither access rights nor side effects apply.
+
+        Args:
+            joint: Its joint.
+            name: A name of its register table.
+            value: The value, not encoded.
+        """
+        with self._lock:
+            self._servos[joint].set_register(name, value)
 
     def set_positions_by_hand(self, positions_ticks: Mapping[str, float]) -> bool:
         """Move joints by hand.
@@ -144,17 +206,18 @@ class ServoBus:
         with self._lock:
             return list(self._goal_log)
 
-    def goal_statistics(self) -> GoalStatistics:
-        """Rate, pauses and range of the goal writes since the start."""
-        log = self.goal_writes()
-        lows, highs = self.registers("Min_Position_Limit"), self.registers("Max_Position_Limit")
-        in_range = all(lows[name] <= goal <= highs[name] for entry in log for name, goal in entry.goals_ticks.items())
-        if len(log) < 2:
-            return GoalStatistics(len(log), 0.0, 0.0, in_range)
-        pauses = [later.time_s - earlier.time_s for earlier, later in itertools.pairwise(log)]
-        return GoalStatistics(len(log), len(pauses) / sum(pauses), max(pauses), in_range)
+    def goal_statistics(self, since_s: float = -math.inf, until_s: float = math.inf) -> GoalStatistics:
+        """Rate, pauses and range of the goal writes.
 
-    def _of_all[T](self, look: Callable[[Servo], T]) -> dict[str, T]:
+        Args:
+            since_s: Earliest write that counts, on the clock of the bus, in [s].
+            until_s: Latest write that counts, in [s].
+        """
+        log = [write for write in self.goal_writes() if since_s <= write.time_s <= until_s]
+        lows, highs = self.registers("Min_Position_Limit"), self.registers("Max_Position_Limit")
+        return summarize_goals(log, {joint: (lows[joint], highs[joint]) for joint in lows})
+
+    def _of_all[T](self, look: Callable[[BaseServo], T]) -> dict[str, T]:
         now = time.monotonic()
         with self._lock:
             for servo in self._servos.values():
@@ -164,129 +227,57 @@ class ServoBus:
     # The wire ---------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        parser = PacketParser()
-        while True:
-            ready, _, _ = select.select([self._master, self._stop_read], [], [])
-            if self._stop_read in ready:
-                return
-            for packet in parser.feed(os.read(self._master, 4096)):
-                self._answer(packet)
+        parser = self._protocol.new_parser()
+        while (data := self._port.receive()) is not None:
+            self._wire_free_s = max(time.monotonic(), self._wire_free_s) + len(data) * _BYTE_S
+            if not all(self._answer(packet) for packet in parser.feed(data)):
+                break
+        self._port.vanish()
 
-    def _answer(self, packet: Packet) -> None:
-        """Take the time that the wire takes, let the servos act, and send their replies."""
-        received_s = max(time.monotonic(), self._wire_free_s) + len(packet.to_bytes()) * _BYTE_S
+    def _answer(self, packet: AnyPacket) -> bool:
+        """Let the servos act, and send their replies when the wire has had its time; false where the plug is out."""
+        received_s, late_s = self._wire_free_s, 0.0
+        sent: dict[float, bytes] = {}
         with self._lock:
-            replies = self.handle(packet, received_s)
-            delays_s = [self._return_delay_s(reply.id) for reply in replies]
-        data = [reply.to_bytes() for reply in replies]
-        self._wire_free_s = received_s + sum(delays_s) + sum(map(len, data)) * _BYTE_S
-        if data:
-            time.sleep(max(0.0, self._wire_free_s - time.monotonic()))
-            _write_all(self._master, b"".join(data))
+            names = {servo.id: name for name, servo in self._servos.items()}
+            for reply in self.handle(packet, received_s):
+                name, frame = names.get(reply.id), reply.to_bytes()
+                faults = list(self._faults.deal(name))
+                late_s += sum(fault.delay_s for fault in faults if fault.kind is FaultKind.LATE)
+                delay_s = self._protocol.return_delay_s(self._servos[name]) if name else 0.0
+                self._wire_free_s += delay_s + len(frame) * _BYTE_S
+                received = self._suffer(name, reply, faults, received_s) if faults else frame
+                sent[late_s] = sent.get(late_s, b"") + received
+                if any(fault.kind is FaultKind.UNPLUG for fault in faults):
+                    return False
+        for lateness_s, data in sent.items():
+            if data:
+                self._port.send(data, self._wire_free_s + lateness_s)
+        return True
 
-    def handle(self, packet: Packet, time_s: float) -> list[Packet]:
+    def _suffer(self, name: str | None, reply: AnyPacket, faults: Sequence[Fault], time_s: float) -> bytes:
+        """Strike the servo, and return what is left of its reply."""
+        if name is not None:
+            for fault in faults:
+                strike(self._servos[name], fault, time_s)
+        others = [servo.id for servo in self._servos.values() if servo.id != reply.id]
+        return self._faults.spoil(reply, [fault.kind for fault in faults], others)
+
+    def handle(self, packet: AnyPacket, time_s: float) -> Sequence[AnyPacket]:
         """What the servos do at an instruction, and what they reply, in order. Malformed ones are ignored.
 
         Args:
             packet: The instruction.
             time_s: When its last byte arrives, in [s].
         """
-        try:
-            instruction = Instruction(packet.code)
-        except ValueError:
-            return []
-        if instruction is Instruction.SYNC_READ:
-            return self._sync_read(packet.parameters, time_s)
-        if instruction is Instruction.SYNC_WRITE:
-            self._sync_write(packet.parameters, time_s)
-            return []
-        replies = [
-            self._single(name, servo, instruction, packet.parameters, time_s)
-            for name, servo in self._servos.items()
-            if packet.id in (servo.id, BROADCAST_ID) and servo.id < BROADCAST_ID
-        ]
-        # All servos would talk at once after a broadcast; only the answers to a broadcast ping are staggered.
-        silent = packet.id == BROADCAST_ID and instruction is not Instruction.PING
-        return [] if silent else [reply for reply in replies if reply is not None]
-
-    def _single(
-        self, name: str, servo: Servo, instruction: Instruction, parameters: bytes, time_s: float
-    ) -> Packet | None:
-        servo_id, goal_writes = servo.id, servo.goal_writes
-        data, answers_always = b"", False
-        if instruction is Instruction.PING:
-            answers_always = True
-        elif instruction is Instruction.READ and len(parameters) == 2 and parameters[1] <= _LONGEST_READ:
-            data, answers_always = servo.read(parameters[0], parameters[1], time_s), True
-        elif instruction is Instruction.WRITE and len(parameters) >= 2:
-            servo.write(parameters[0], parameters[1:], time_s)
-        elif instruction is Instruction.REG_WRITE and len(parameters) >= 2:
-            servo.write_later(parameters[0], parameters[1:])
-        elif instruction is Instruction.ACTION:
-            servo.act(time_s)
-        else:
-            return None
-        if servo.goal_writes != goal_writes:
-            self._log_goals({name: servo}, time_s)
-        if not answers_always and servo.register("Response_Status_Level") == 0:
-            return None
-        return Packet(servo_id, servo.error, data)
-
-    def _sync_read(self, parameters: bytes, time_s: float) -> list[Packet]:
-        if len(parameters) < 3 or parameters[1] > _LONGEST_READ:
-            return []
-        address, length, names = parameters[0], parameters[1], self._names_by_id()
-        asked = [self._servos[names[id_]] for id_ in parameters[2:] if id_ in names]
-        return [Packet(servo.id, servo.error, servo.read(address, length, time_s)) for servo in asked]
-
-    def _sync_write(self, parameters: bytes, time_s: float) -> None:
-        if len(parameters) < 2:
-            return
-        address, length, blocks = parameters[0], parameters[1], parameters[2:]
-        names, wrote_goal = self._names_by_id(), {}
-        for start in range(0, len(blocks) - length, length + 1):
-            name = names.get(blocks[start])
-            if name is None:
-                continue
-            servo = self._servos[name]
-            goal_writes = servo.goal_writes
-            servo.write(address, blocks[start + 1 : start + 1 + length], time_s)
-            if servo.goal_writes != goal_writes:
-                wrote_goal[name] = servo
-        if wrote_goal:
-            self._log_goals(wrote_goal, time_s)
-
-    def _log_goals(self, servos: Mapping[str, Servo], time_s: float) -> None:
-        goals = {name: servo.register("Goal_Position") for name, servo in servos.items()}
-        self._goal_log.append(GoalWrite(time_s, goals))
-
-    def _names_by_id(self) -> dict[int, str]:
-        return {servo.id: name for name, servo in self._servos.items() if servo.id < BROADCAST_ID}
-
-    def _return_delay_s(self, servo_id: int) -> float:
-        name = self._names_by_id().get(servo_id)
-        return self._servos[name].register("Return_Delay_Time") * _RETURN_DELAY_UNIT_S if name else 0.0
-
-
-def _open_raw_pty() -> tuple[int, int]:
-    """Master and slave descriptors of a new pseudo-terminal without echo.
-
-    The slave descriptor must stay open: without any, the master raises EIO when the host closes the port.
-    """
-    try:
-        import pty
-        import tty
-    except ImportError as error:
-        raise OSError("the twin needs pseudo-terminals, which Windows lacks; use Linux or macOS") from error
-    master, slave = pty.openpty()
-    tty.setraw(slave)
-    os.set_blocking(master, False)
-    return master, slave
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    """Write to the port; what does not fit is lost, as on a wire that nobody listens to."""
-    try:
-        os.write(descriptor, data)
-    except BlockingIOError:
-        return
+        before = {name: servo.goal_writes for name, servo in self._servos.items()}
+        listening = {
+            servo.id: servo
+            for servo in self._servos.values()
+            if servo.id <= _HIGHEST_ID and servo.silent_until_s <= time_s
+        }
+        replies = self._protocol.handle(listening, packet, time_s)
+        wrote = {n: s.register("Goal_Position") for n, s in self._servos.items() if s.goal_writes != before[n]}
+        if wrote:
+            self._goal_log.append(GoalWrite(time_s, wrote))
+        return replies

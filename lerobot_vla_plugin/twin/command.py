@@ -1,4 +1,4 @@
-"""`lerobot-vla twin`: run the SO-101 twin until it is stopped, and say how to use it."""
+"""`lerobot-vla twin`: run the twin of an arm until it is stopped, and say how to use it."""
 
 import argparse
 import shlex
@@ -7,12 +7,15 @@ import sys
 import threading
 from pathlib import Path
 
+from lerobot_vla_plugin.twin.arm_twin import ArmTwin, TwinConfig
 from lerobot_vla_plugin.twin.cameras import CameraConfig
+from lerobot_vla_plugin.twin.directory import default_directory
+from lerobot_vla_plugin.twin.koch import KochTwin
 from lerobot_vla_plugin.twin.operator import TASK
 from lerobot_vla_plugin.twin.rendering import RENDERERS
-from lerobot_vla_plugin.twin.so101 import SO101Twin, TwinConfig, default_directory
+from lerobot_vla_plugin.twin.so101 import SO101Twin
 
-_DATASET = "local/so101_twin"
+_TWINS = {twin.kind.name: twin for twin in (SO101Twin, KochTwin)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: Parser of the sub-command.
     """
     cameras = CameraConfig()
+    parser.add_argument("--arm", choices=_TWINS, default="so101", help="kind of arm")
     parser.add_argument("--seed", type=int, default=0, help="seed of the places where the cube appears")
     parser.add_argument("--width", type=int, default=cameras.width, help="width of the pictures [px]")
     parser.add_argument("--height", type=int, default=cameras.height, help="height of the pictures [px]")
@@ -45,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: stop.set())
     cameras = CameraConfig(args.width, args.height, args.fps, args.camera_port, args.renderer)
-    twin = SO101Twin(TwinConfig(args.seed, cameras, args.directory))
+    twin = _TWINS[args.arm](TwinConfig(args.seed, cameras, args.directory))
     try:
         twin.start()
     except (RuntimeError, OSError, ModuleNotFoundError) as error:
@@ -60,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe(twin: SO101Twin) -> str:
+def describe(twin: ArmTwin) -> str:
     """Ports of a running twin, and LeRobot commands that use it.
 
     Args:
@@ -75,15 +79,16 @@ def describe(twin: SO101Twin) -> str:
     )
 
 
-def lerobot_commands(twin: SO101Twin) -> list[list[str]]:
+def lerobot_commands(twin: ArmTwin) -> list[list[str]]:
     """Teleoperate, record, replay and roll out, as argument lists.
 
     Args:
         twin: A running twin.
     """
+    dataset = f"local/{twin.kind.name}_twin"
     robot, teleop = twin.robot_arguments(), twin.teleop_arguments()
     record = [
-        f"--dataset.repo_id={_DATASET}",
+        f"--dataset.repo_id={dataset}",
         f"--dataset.single_task={TASK}",
         "--dataset.fps=15",
         "--dataset.num_episodes=20",
@@ -92,7 +97,7 @@ def lerobot_commands(twin: SO101Twin) -> list[list[str]]:
         "--dataset.push_to_hub=false",
         "--play_sounds=false",
     ]
-    replay = [f"--dataset.repo_id={_DATASET}", "--dataset.episode=0", "--play_sounds=false"]
+    replay = [f"--dataset.repo_id={dataset}", "--dataset.episode=0", "--play_sounds=false"]
     rollout = ["--policy.path=PATH_OF_A_POLICY", f"--task={TASK}", "--duration=30", "--fps=15"]
     return [
         ["lerobot-teleoperate", *robot, *teleop],

@@ -7,6 +7,8 @@ checksum is the inverted low byte of the sum from id to the last parameter. Word
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag
 
+from lerobot_vla_plugin.arms.joints import decode_sign_magnitude, encode_sign_magnitude
+
 BROADCAST_ID = 0xFE
 HEADER = b"\xff\xff"
 _SHORTEST = 6  # header, id, length, code, checksum
@@ -145,6 +147,16 @@ class Register:
     writable: bool = True
     sign_bit: int | None = None
     default: int = 0
+
+    def encode(self, value: int) -> bytes:
+        """Bytes of a value in the memory."""
+        raw = value if self.sign_bit is None else encode_sign_magnitude(value, self.sign_bit)
+        return raw.to_bytes(self.length, "little")
+
+    def decode(self, data: bytes | bytearray) -> int:
+        """Value of the bytes in the memory."""
+        raw = int.from_bytes(data, "little")
+        return raw if self.sign_bit is None else decode_sign_magnitude(raw, self.sign_bit)
 
 
 _E, _S, _F = Area.EEPROM, Area.SRAM, Area.FACTORY

@@ -1,7 +1,8 @@
 """One STS3215: its memory, and where its horn stands. Time is passed in, so every run is the same."""
 
 from lerobot_vla_plugin.arms.calibration import JointCalibration
-from lerobot_vla_plugin.arms.joints import TICKS_PER_TURN, decode_sign_magnitude, encode_sign_magnitude
+from lerobot_vla_plugin.arms.joints import TICKS_PER_TURN
+from lerobot_vla_plugin.twin.base_servo import BaseServo
 from lerobot_vla_plugin.twin.feetech import STS3215_REGISTERS, Area, StatusError
 
 # STS3215 at 7.4 V without load: about 50 turns a minute.
@@ -30,7 +31,7 @@ _TORQUE_ADDRESS = STS3215_REGISTERS["Torque_Enable"].address
 _PRESENT_ADDRESSES = range(STS3215_REGISTERS["Present_Position"].address, 73)
 
 
-class Servo:
+class Servo(BaseServo):
     """A servo in position mode that moves at its speed limit straight towards its goal.
 
     Positions without further word are those that the servo reports: encoder minus homing offset.
@@ -38,13 +39,10 @@ class Servo:
     Args:
         calibration: Id, homing offset and limits that its EEPROM already holds.
         position_ticks: Where it stands at power-on, in [ticks].
-
-    Attributes:
-        goal_writes: Number of writes to Goal_Position since power-on.
     """
 
     def __init__(self, calibration: JointCalibration, position_ticks: int) -> None:
-        self._memory = bytearray(_MEMORY_BYTES)
+        super().__init__(STS3215_REGISTERS, _MEMORY_BYTES)
         for name, register in STS3215_REGISTERS.items():
             self.set_register(name, register.default)
         self.set_register("ID", calibration.id)
@@ -53,44 +51,8 @@ class Servo:
         self.set_register("Max_Position_Limit", calibration.range_max)
         self._kept = {address: self._memory[address] for address in _KEPT}
         self._encoder_ticks = float((position_ticks + calibration.homing_offset) % TICKS_PER_TURN)
-        self._time_s: float | None = None
-        self._speed_ticks_s = 0.0
         self._registered: tuple[int, bytes] | None = None
-        self.goal_writes = 0
         self.power_cycle()
-
-    # Registers by name -------------------------------------------------------------------------------------
-
-    def register(self, name: str) -> int:
-        """Value of a register, decoded.
-
-        Args:
-            name: A key of `STS3215_REGISTERS`.
-        """
-        row = STS3215_REGISTERS[name]
-        raw = int.from_bytes(self._memory[row.address : row.address + row.length], "little")
-        return raw if row.sign_bit is None else decode_sign_magnitude(raw, row.sign_bit)
-
-    def set_register(self, name: str, value: int) -> None:
-        """Set a register from inside the servo, where neither access rights nor side effects apply.
-
-        Args:
-            name: A key of `STS3215_REGISTERS`.
-            value: The value, not encoded.
-        """
-        row = STS3215_REGISTERS[name]
-        raw = value if row.sign_bit is None else encode_sign_magnitude(value, row.sign_bit)
-        self._memory[row.address : row.address + row.length] = raw.to_bytes(row.length, "little")
-
-    @property
-    def id(self) -> int:
-        """Id that the servo answers to."""
-        return self.register("ID")
-
-    @property
-    def torque_enabled(self) -> bool:
-        """Whether the motor holds its position."""
-        return self.register("Torque_Enable") == 1
 
     @property
     def error(self) -> StatusError:
@@ -122,6 +84,8 @@ class Servo:
         """
         self.advance(time_s)
         torque_before = self._memory[_TORQUE_ADDRESS]
+        if address <= _TORQUE_ADDRESS < address + len(data):
+            self.set_register("Status", 0)  # a trip is over once the torque is switched anew
         locked = self.register("Lock") != 0
         for at, byte in enumerate(data, start=address):
             if at in _WRITABLE:
@@ -168,6 +132,15 @@ class Servo:
         self.set_register("Goal_Position", self.position_ticks)
         self._refresh_present()
 
+    def overload(self) -> None:
+        """Trip the overload protection: it drives no more until its torque is switched anew."""
+        self.set_register("Status", StatusError.OVERLOAD)
+
+    def brown_out(self) -> None:
+        """Start anew after the supply sagged, with the voltage error until its torque is switched."""
+        self.power_cycle()
+        self.set_register("Status", StatusError.VOLTAGE)
+
     # Where it stands ---------------------------------------------------------------------------------------
 
     @property
@@ -186,27 +159,6 @@ class Servo:
             low, high = 0, TICKS_PER_TURN - 1
         return min(max(self.register("Goal_Position"), low), high)
 
-    def advance(self, time_s: float) -> None:
-        """Let the servo move up to a moment. A moment before the last one changes nothing.
-
-        Args:
-            time_s: The moment, in [s].
-        """
-        elapsed_s = 0.0 if self._time_s is None else time_s - self._time_s
-        if elapsed_s < 0:
-            return
-        self._time_s = time_s
-        if elapsed_s == 0:
-            return
-        if not self.torque_enabled or self.register("Operating_Mode") != _POSITION_MODE:
-            self._speed_ticks_s = 0.0
-            return
-        before = self._position()
-        reach = self._speed_limit() * elapsed_s
-        step = min(max(self.goal_ticks - before, -reach), reach)
-        self._stand_at(before + step)
-        self._speed_ticks_s = step / elapsed_s
-
     def set_position_by_hand(self, position_ticks: float, time_s: float) -> bool:
         """Turn the horn by hand.
 
@@ -218,10 +170,13 @@ class Servo:
             Whether it moved; a servo under torque does not.
         """
         self.advance(time_s)
-        if self.torque_enabled:
+        if self.torque_enabled or self.stuck:
             return False
         self._stand_at(min(max(position_ticks, 0.0), TICKS_PER_TURN - 1.0))
         return True
+
+    def _drives(self) -> bool:
+        return StatusError.OVERLOAD not in self.error and self.register("Operating_Mode") == _POSITION_MODE
 
     def _position(self) -> float:
         return (self._encoder_ticks - self._offset()) % TICKS_PER_TURN
@@ -234,7 +189,7 @@ class Servo:
     def _offset(self) -> int:
         return self.register("Homing_Offset")
 
-    def _speed_limit(self) -> float:
+    def _speed_limit_ticks_s(self) -> float:
         asked = abs(self.register("Goal_Velocity"))
         return min(asked, NO_LOAD_SPEED_TICKS_S) if asked else NO_LOAD_SPEED_TICKS_S
 
