@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lerobot_vla_plugin.arms.calibration import JointCalibration
+from lerobot_vla_plugin.arms.calibration import CalibrationLike
 
 TICKS_PER_TURN = 4096
 # LeRobot divides by the highest tick, not by the number of ticks; its data sets are recorded that way.
@@ -57,7 +57,7 @@ class JointConverter:
 
     def __init__(
         self,
-        calibration: Mapping[str, JointCalibration],
+        calibration: Mapping[str, CalibrationLike],
         modes: Mapping[str, NormMode],
         *,
         inverts_in_software: bool,
@@ -162,7 +162,7 @@ class _JointScale:
 
     __slots__ = ("_high", "_low", "_middle", "_mirrors", "_mode", "_name", "_width")
 
-    def __init__(self, name: str, joint: JointCalibration, mode: NormMode, inverts_in_software: bool) -> None:
+    def __init__(self, name: str, joint: CalibrationLike, mode: NormMode, inverts_in_software: bool) -> None:
         self._name = name
         self._mode = mode
         self._low = joint.range_min
@@ -205,27 +205,27 @@ def _clip[T: (float, NDArray[np.float64])](values: T, low: int, high: int) -> T:
     return np.clip(values, low, high)
 
 
-def ticks_to_degrees(ticks: ArrayLike, joint: JointCalibration) -> NDArray[np.float64]:
+def ticks_to_degrees(ticks: ArrayLike, joint: CalibrationLike) -> NDArray[np.float64]:
     """Angles of one joint in [deg], 0 in the middle of its range; neither clamped nor mirrored."""
     return _feetech_scale(joint, NormMode.DEGREES).to_units(np.asarray(ticks, dtype=np.float64))
 
 
-def degrees_to_ticks(degrees: ArrayLike, joint: JointCalibration) -> NDArray[np.int64]:
+def degrees_to_ticks(degrees: ArrayLike, joint: CalibrationLike) -> NDArray[np.int64]:
     """Goal positions of one joint in [ticks]; raises ValueError for an angle that is not finite."""
     return _feetech_scale(joint, NormMode.DEGREES).to_goal_ticks(np.asarray(degrees, dtype=np.float64))
 
 
-def ticks_to_percent(ticks: ArrayLike, joint: JointCalibration, *, gripper: bool = False) -> NDArray[np.float64]:
+def ticks_to_percent(ticks: ArrayLike, joint: CalibrationLike, *, gripper: bool = False) -> NDArray[np.float64]:
     """Positions of one Feetech joint in [-100, 100], or [0, 100] for a gripper; clamped to its range."""
     return _feetech_scale(joint, _percent_mode(gripper)).to_units(np.asarray(ticks, dtype=np.float64))
 
 
-def percent_to_ticks(percent: ArrayLike, joint: JointCalibration, *, gripper: bool = False) -> NDArray[np.int64]:
+def percent_to_ticks(percent: ArrayLike, joint: CalibrationLike, *, gripper: bool = False) -> NDArray[np.int64]:
     """Goal positions of one Feetech joint in [ticks]; raises ValueError for a value that is not finite."""
     return _feetech_scale(joint, _percent_mode(gripper)).to_goal_ticks(np.asarray(percent, dtype=np.float64))
 
 
-def _feetech_scale(joint: JointCalibration, mode: NormMode) -> _JointScale:
+def _feetech_scale(joint: CalibrationLike, mode: NormMode) -> _JointScale:
     return _JointScale(f"servo {joint.id}", joint, mode, inverts_in_software=True)
 
 
