@@ -1,8 +1,10 @@
-"""VLA policies for SO-101 and Koch arms as a LeRobot plugin.
+"""VLA policies and guarded arms for SO-101 and Koch as a LeRobot plugin.
 
-Importing this package registers its policies and processor steps with LeRobot. No model code is imported here.
+Importing this package registers its policies, processor steps and device types with LeRobot. No model code and none
+of the device classes is imported here.
 """
 
 from . import configuration_vla, processor_vla
+from .arms import config_followers, config_leaders
 
-__all__ = ["configuration_vla", "processor_vla"]
+__all__ = ["config_followers", "config_leaders", "configuration_vla", "processor_vla"]

@@ -4,13 +4,17 @@ import logging
 from typing import TYPE_CHECKING
 
 import torch
+from lerobot.utils.constants import OBS_IMAGES
 from torch import nn
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig
 
-from .configuration_vla import VLAFlowConfig
+from .arms.contract import ContractCheck, register_policy
+from .arms.dataset_contract import write_contract
+from .configuration_vla import VLAConfig, VLAFlowConfig
 from .models.backbone import VLMBackbone
 from .models.flow_matching import ExpertGeometry, FlowGeometry, FlowMatchingModel
 from .pretrained import PolicyCheckpoint
+from .vision_cache import VisionTokenCache
 
 if TYPE_CHECKING:
     from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
@@ -85,6 +89,38 @@ def store_frozen_in_bfloat16(model: nn.Module) -> None:
             parameter.data = parameter.data.to(torch.bfloat16)
 
 
+_TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def open_vision_cache(
+    config: VLAConfig,
+    backbone: VLMBackbone,
+    image_size: tuple[int, int],
+    dataset_meta: "LeRobotDatasetMetadata | None",
+) -> VisionTokenCache | None:
+    """The cache of a data set's vision tokens; None where none was asked for, or there is no data set.
+
+    Args:
+        config: Policy configuration.
+        backbone: Whose tokens are kept; its weights must be the final ones, because the cache is named after them.
+        image_size: (width, height) that pictures are fitted into, in [pixels].
+        dataset_meta: The data set to be trained on.
+
+    Raises:
+        ValueError: If the vision tower learns.
+    """
+    if config.vision_cache is None or dataset_meta is None:
+        return None
+    if not backbone.is_vision_frozen():
+        raise ValueError(
+            "vision_cache needs a frozen vision tower and connector: otherwise a frame's tokens change with every "
+            "step. Leave --policy.vision_cache out, or --policy.train_expert_only=true with a pretrained backbone"
+        )
+    return VisionTokenCache(
+        config.vision_cache, dataset_meta, backbone, image_size, _TORCH_DTYPES[config.vision_cache_dtype]
+    )
+
+
 def check_dataset(config: VLAFlowConfig, dataset_meta: "LeRobotDatasetMetadata") -> None:
     """Refuse a data set that could not teach this policy.
 
@@ -99,6 +135,46 @@ def check_dataset(config: VLAFlowConfig, dataset_meta: "LeRobotDatasetMetadata")
             f"chunk_size={config.chunk_size} is longer than every episode of {dataset_meta.repo_id} (longest: {longest}"
             f" frames), so its last steps would never be trained; use --policy.chunk_size={longest} or less"
         )
+
+
+def fix_contract(config: VLAConfig, dataset_meta: "LeRobotDatasetMetadata") -> None:
+    """Write into a configuration what the policy is about to be trained on.
+
+    What the command line said goes into the contract and is cleared: a checkpoint that carried it along would say it
+    of the next data set, too.
+
+    Raises:
+        ValueError: The joint unit that was said contradicts the data set.
+    """
+    cameras = {
+        key.removeprefix(f"{OBS_IMAGES}."): feature.shape[1:]
+        for key, feature in config.image_features.items()
+        if key not in config.empty_camera_keys
+    }
+    config.contract = write_contract(
+        dataset_meta,
+        cameras,
+        config.joint_unit,
+        config.contract,
+        unit_overridden="unit" in config.contract_overrides,
+    )
+    config.joint_unit, config.contract_overrides = None, []
+
+
+def hold_to_contract(config: VLAConfig) -> ContractCheck:
+    """Announce a policy that was loaded to act; from now on it acts only on what it was trained on.
+
+    Raises:
+        ContractMismatchError: If the command line, or an arm that is connected already, contradicts the checkpoint.
+    """
+    check = ContractCheck(
+        config.contract,
+        config.joint_unit,
+        config.contract_overrides,
+        plans_every_call=config.n_action_steps == 1,
+    )
+    register_policy(check)
+    return check
 
 
 def log_camera_mapping(config: VLAFlowConfig, start: PolicyCheckpoint) -> None:

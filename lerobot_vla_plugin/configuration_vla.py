@@ -12,6 +12,10 @@ from lerobot.optim import AdamWConfig, CosineDecayWithWarmupSchedulerConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
+from .arms.annotation import JOINT_UNITS
+from .arms.contract_terms import OVERRIDES, ArmContract
+from .arms.dataset_contract import feature_joint_names
+
 TINY_BACKBONE = "tiny"
 DTYPES = ("float32", "bfloat16")
 
@@ -44,8 +48,12 @@ class VLAConfig(PreTrainedConfig):
         vision_cache: Folder in which each frame's vision tokens are kept after their first computation. Needs a frozen
             vision tower and unaugmented images.
         vision_cache_dtype: "float32" or "bfloat16" storage.
-        joint_names: Order of the action's joints; written when training starts, compared ever after.
-        action_feature_names: The same, under the name by which LeRobot orders a robot's joints.
+        contract: The arm, unit, rate and cameras of the training data; written when training starts, compared when the
+            checkpoint is loaded to act.
+        joint_unit: "degrees" or "percent" of the body joints, where the data set or the checkpoint does not say it.
+        contract_overrides: Terms of the contract that the arm may differ in: robot_type, joints, unit, cameras, fps; on
+            the command line as JSON: --policy.contract_overrides='["fps"]'.
+        action_feature_names: Order of the action's joints, under the name by which LeRobot orders a robot's joints.
     """
 
     n_obs_steps: int = 1
@@ -61,7 +69,9 @@ class VLAConfig(PreTrainedConfig):
     )
     max_state_dim: int | None = None
     max_action_dim: int | None = None
-    joint_names: list[str] | None = None
+    contract: ArmContract | None = None
+    joint_unit: str | None = None
+    contract_overrides: list[str] = field(default_factory=list)
     action_feature_names: list[str] | None = None
 
     resize_imgs_with_padding: tuple[int, int] | None = None
@@ -106,6 +116,11 @@ class VLAConfig(PreTrainedConfig):
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        if self.joint_unit not in (None, *JOINT_UNITS):
+            raise ValueError(f"joint_unit={self.joint_unit!r}: expected one of {', '.join(JOINT_UNITS)}")
+        unknown = [name for name in self.contract_overrides if name not in OVERRIDES]
+        if unknown:
+            raise ValueError(f"contract_overrides={unknown}: expected some of {', '.join(OVERRIDES)}")
         if self.is_scratch and self.train_expert_only:
             raise ValueError(
                 "train_expert_only=true with vlm_model_name=tiny would freeze a random backbone; leave it out, or "
@@ -154,16 +169,16 @@ class VLAConfig(PreTrainedConfig):
         for key, feature in dataset_to_policy_features(features).items():
             if feature.type is FeatureType.VISUAL and key in (self.input_features or {}):
                 self.input_features[key] = feature
-        names = features.get(ACTION, {}).get("names")
-        if names is None:
+        names = feature_joint_names(features.get(ACTION, {}))
+        if not names:
             return
-        names = list(names)
-        if self.joint_names is not None and self.joint_names != names:
+        trained = self.contract.joint_names if self.contract else []
+        if trained and trained != names:
             raise ValueError(
-                f"this policy was trained on the joints {self.joint_names}, the data set has {names}; "
+                f"this policy was trained on the joints {trained}, the data set has {names}; "
                 "train on data of the same joints in the same order, or start a new policy with --policy.init_from"
             )
-        self.joint_names = self.action_feature_names = names
+        self.action_feature_names = names
 
     def validate_features(self) -> None:
         """Declare the empty cameras and refuse features that the model cannot take.

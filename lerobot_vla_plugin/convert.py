@@ -8,7 +8,8 @@ from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline, 
 from lerobot.utils.constants import POLICY_PREPROCESSOR_DEFAULT_NAME
 
 from .configuration_vla import VLAFlowConfig
-from .processor_vla import Statistics, make_vla_flow_pre_post_processors, select_statistics
+from .feature_statistics import Statistics, select_statistics
+from .processor_vla import make_vla_flow_pre_post_processors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"lerobot-vla convert: {error}", file=sys.stderr)
         return 2
     print(f"Wrote {args.output}. Run it with:")
-    print(f"  lerobot-rollout --policy.path={args.output} --policy.n_action_steps=10 ...")
+    print(f"  lerobot-rollout --policy.path={args.output} --policy.n_action_steps=10 --policy.joint_unit=... ...")
+    print("with joint_unit degrees or percent, as the data were: a smolvla checkpoint does not say it.")
     return 0
 
 

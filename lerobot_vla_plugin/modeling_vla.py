@@ -7,19 +7,24 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 from huggingface_hub.constants import CONFIG_NAME
-from lerobot.policies.common.vla_utils import pad_vector, resize_with_pad
+from lerobot.policies.common.vla_utils import pad_vector
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
 from torch import Tensor, nn
 
+from .arms.contract import ContractCheck
 from .assembly import (
     check_dataset,
+    fix_contract,
     freeze,
+    hold_to_contract,
     log_camera_mapping,
     make_backbone,
     make_flow_model,
+    open_vision_cache,
     store_frozen_in_bfloat16,
 )
+from .camera_batch import fit_image, last_step, read_images
 from .configuration_vla import VLAFlowConfig
 from .models.flow_matching import Observation
 from .pretrained import (
@@ -38,8 +43,6 @@ from .vision_cache import VisionTokenCache
 if TYPE_CHECKING:
     from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
-_TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 
 class VLAFlowPolicy(PreTrainedPolicy):
     """SmolVLA-style flow-matching policy.
@@ -57,6 +60,7 @@ class VLAFlowPolicy(PreTrainedPolicy):
     # LeRobot declares both as None, for subclasses to fill in.
     config_class = VLAFlowConfig  # pyright: ignore[reportAssignmentType]
     name = "vla_flow"  # pyright: ignore[reportAssignmentType]
+    config: VLAFlowConfig
     # Modules that FSDP wraps one by one.
     _no_split_modules = ("DecoderLayer", "CrossAttentionLayer", "SmolVLMEncoderLayer")
 
@@ -71,6 +75,8 @@ class VLAFlowPolicy(PreTrainedPolicy):
         config.validate_features()
         if dataset_meta is not None:
             check_dataset(config, dataset_meta)
+            fix_contract(config, dataset_meta)
+        self._contract_check: ContractCheck | None = None
         self._queue: deque[Tensor] = deque(maxlen=config.n_action_steps)
         start = checkpoint
         if checkpoint is None and config.init_from:
@@ -91,20 +97,7 @@ class VLAFlowPolicy(PreTrainedPolicy):
         self.vision_cache = self._open_vision_cache(dataset_meta) if checkpoint is None else None
 
     def _open_vision_cache(self, dataset_meta: "LeRobotDatasetMetadata | None") -> VisionTokenCache | None:
-        if self.config.vision_cache is None or dataset_meta is None:
-            return None
-        if not self.model.backbone.is_vision_frozen():
-            raise ValueError(
-                "vision_cache needs a frozen vision tower and connector: otherwise a frame's tokens change with every "
-                "step. Leave --policy.vision_cache out, or --policy.train_expert_only=true with a pretrained backbone"
-            )
-        return VisionTokenCache(
-            self.config.vision_cache,
-            dataset_meta,
-            self.model.backbone,
-            self._image_size,
-            _TORCH_DTYPES[self.config.vision_cache_dtype],
-        )
+        return open_vision_cache(self.config, self.model.backbone, self._image_size, dataset_meta)
 
     @classmethod
     def from_pretrained(
@@ -134,7 +127,8 @@ class VLAFlowPolicy(PreTrainedPolicy):
             The policy in evaluation mode, on `config.device`.
 
         Raises:
-            ValueError: If the checkpoint is incomplete or does not fit.
+            ValueError: If the checkpoint is incomplete or does not fit, or an arm that is already connected does not
+                fit the checkpoint (`ContractMismatchError`).
         """
         if not strict:
             raise ValueError("strict=False would leave missing weights random; vla_flow always loads strictly")
@@ -144,6 +138,8 @@ class VLAFlowPolicy(PreTrainedPolicy):
         policy.vision_cache = policy._open_vision_cache(dataset_meta)
         policy.to(policy.config.device)
         policy.eval()
+        if dataset_meta is None:
+            policy._contract_check = hold_to_contract(policy.config)
         return policy
 
     def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -187,6 +183,8 @@ class VLAFlowPolicy(PreTrainedPolicy):
     def reset(self) -> None:
         """Forget queued actions; called at the start of an episode."""
         self._queue.clear()
+        if self._contract_check:
+            self._contract_check.start_episode()
 
     def _autocast(self) -> torch.autocast:
         device = self.model.state_proj.weight.device.type
@@ -236,6 +234,8 @@ class VLAFlowPolicy(PreTrainedPolicy):
         unsupported = [name for name, value in kwargs.items() if value is not None]
         if unsupported:
             raise ValueError(f"vla_flow does not support {', '.join(unsupported)} yet; use --inference.type=sync")
+        if self._contract_check:
+            self._contract_check.meet_arms()
         self.eval()
         with self._autocast():
             actions = self.model.sample_actions(self._observe(batch), self.config.num_steps, noise)
@@ -247,7 +247,10 @@ class VLAFlowPolicy(PreTrainedPolicy):
 
         Raises:
             ValueError: If the chunk is not finite; the arm then keeps its last goal.
+            ContractMismatchError: If the arm, or the rate of these calls, is not what the policy was trained on.
         """
+        if self._contract_check:
+            self._contract_check.before_action(plans=not self._queue)
         if not self._queue:
             actions = self.predict_action_chunk(batch, noise)[:, : self.config.n_action_steps]
             if not torch.isfinite(actions).all():
@@ -262,8 +265,8 @@ class VLAFlowPolicy(PreTrainedPolicy):
         return self.config.resize_imgs_with_padding or (side, side)
 
     def _observe(self, batch: dict[str, Tensor]) -> Observation:
-        images, masks = self._read_images(batch)
-        state = _last_step(batch[OBS_STATE], 2)
+        images, masks = read_images(self.config, batch)
+        state = last_step(batch[OBS_STATE], 2)
         expected = self.config.robot_state_feature.shape[0]
         if state.shape[-1] != expected:
             raise ValueError(f"{OBS_STATE}: expected {expected} joints, got {state.shape[-1]}")
@@ -275,36 +278,6 @@ class VLAFlowPolicy(PreTrainedPolicy):
             state=pad_vector(state, self.config.state_dim),
         )
 
-    def _read_images(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Pictures by camera, (b, 3, height, width) in [0, 1], and for each whether a sample has it, (b,).
-
-        Raises:
-            ValueError: If a camera is absent that was not declared empty, or a picture has another size.
-        """
-        features = self.config.image_features
-        absent = [key for key in features if key not in batch]
-        undeclared = [key for key in absent if key not in self.config.empty_camera_keys]
-        if undeclared or len(absent) == len(features):
-            present = [key for key in batch if key.startswith("observation.images.")]
-            raise ValueError(
-                f"expected the cameras {', '.join(features)}; got {', '.join(present) or 'none'}. Remedy: connect "
-                "or rename the missing ones (--rename_map), or train with --policy.empty_cameras"
-            )
-        images = {key: _last_step(batch[key], 4) for key in features if key in batch}
-        for key, image in images.items():
-            if tuple(image.shape[1:]) != tuple(features[key].shape):
-                raise ValueError(
-                    f"{key}: expected pictures of shape {tuple(features[key].shape)}, got {tuple(image.shape[1:])}; "
-                    "set the camera to the size the policy was trained on"
-                )
-        masks = [
-            batch[f"{key}_padding_mask"].bool()
-            if f"{key}_padding_mask" in batch
-            else torch.ones(image.shape[0], dtype=torch.bool, device=image.device)
-            for key, image in images.items()
-        ]
-        return images, masks
-
     def _image_tokens(self, images: dict[str, Tensor], batch: dict[str, Tensor]) -> list[Tensor]:
         """Tokens of each camera, (b, n, width); all cameras go through the vision tower in one batch.
 
@@ -312,20 +285,10 @@ class VLAFlowPolicy(PreTrainedPolicy):
         """
         if self.vision_cache is not None and self.training:
             return self.vision_cache.tokens(images, batch["index"], self._encode)
-        tokens = self._encode(torch.cat([self._fit(image) for image in images.values()]))
+        tokens = self._encode(torch.cat([fit_image(image, self._image_size) for image in images.values()]))
         return list(tokens.chunk(len(images)))
 
     def _encode(self, pixels: Tensor) -> Tensor:
         backbone = self.model.backbone
         with torch.set_grad_enabled(torch.is_grad_enabled() and not backbone.is_vision_frozen()):
             return backbone.encode_images(pixels)
-
-    def _fit(self, image: Tensor) -> Tensor:
-        """Resize with padding on the left and top, then [0, 1] -> [-1, 1], as SmolVLA's vision tower expects."""
-        width, height = self._image_size
-        return resize_with_pad(image, height, width, pad_value=0) * 2.0 - 1.0
-
-
-def _last_step(value: Tensor, ndim: int) -> Tensor:
-    """Drop LeRobot's axis of observation steps, (b, steps, ...) -> (b, ...), where it is there."""
-    return value[:, -1] if value.ndim > ndim else value

@@ -3,13 +3,13 @@
 Checkpoints store steps by registry name: a name used here is for ever.
 """
 
+import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from lerobot.configs import (
     FeatureType,
-    NormalizationMode,
     PipelineFeatureType,
     PolicyFeature,
     PreTrainedConfig,
@@ -27,6 +27,7 @@ from lerobot.processor import (
     make_policy_processor_pipelines,
 )
 from lerobot.utils.constants import (
+    ACTION,
     OBS_LANGUAGE_ATTENTION_MASK,
     OBS_LANGUAGE_TOKENS,
     POLICY_PREPROCESSOR_DEFAULT_NAME,
@@ -35,81 +36,17 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from .configuration_vla import VLAConfig, VLAFlowConfig
+from .feature_statistics import Statistics, check_statistics, check_vector
 
-Statistics = dict[str, dict[str, Any]]
+logger = logging.getLogger(__name__)
 
 # Far below what one encoder tick does to any joint that moves, far above rounding.
 _SMALLEST_STD = 1e-5
-
-_STATISTICS_READ = {
-    NormalizationMode.MEAN_STD: ("mean", "std"),
-    NormalizationMode.MIN_MAX: ("min", "max"),
-    NormalizationMode.QUANTILES: ("q01", "q99"),
-    NormalizationMode.QUANTILE10: ("q10", "q90"),
-}
-
-
-def check_statistics(
-    features: dict[str, PolicyFeature], norm_map: dict[FeatureType, NormalizationMode], stats: Statistics
-) -> None:
-    """Refuse statistics that would leave a feature unnormalised or turn it into NaN.
-
-    LeRobot's normaliser passes a feature without statistics through unchanged, so that normalised values reach the
-    motors as joint positions.
-
-    Raises:
-        ValueError: Naming the feature, what was expected and what is there.
-    """
-    for key, feature in features.items():
-        needed = _STATISTICS_READ.get(norm_map.get(feature.type, NormalizationMode.IDENTITY), ())
-        if not needed:
-            continue
-        if key not in stats:
-            keyed = sorted(name for name in stats if name.endswith(key))
-            hint = (
-                f"they are keyed by data set ({', '.join(keyed)}): select one explicitly"
-                if keyed
-                else "compute them from the data set, or load a checkpoint that carries them"
-            )
-            raise ValueError(
-                f"no statistics for {key}; there are some for: {', '.join(stats) or 'nothing'}. Remedy: {hint}"
-            )
-        for name in needed:
-            if name not in stats[key]:
-                raise ValueError(f"statistics of {key}: expected {name}, there are: {', '.join(stats[key])}")
-            value = torch.as_tensor(stats[key][name], dtype=torch.float64)
-            if not torch.isfinite(value).all():
-                raise ValueError(f"statistics of {key}: {name} is not finite ({value.tolist()}); recompute them")
-            if value.numel() not in (1, feature.shape[0]):
-                raise ValueError(
-                    f"statistics of {key}: expected {feature.shape[0]} values of {name}, got {value.numel()}"
-                )
 
 
 def _zeros_to_ones(std: Any) -> Tensor:
     std = torch.as_tensor(std)
     return torch.where(std > _SMALLEST_STD, std, torch.ones_like(std))
-
-
-def select_statistics(stats: Statistics, dataset: str) -> Statistics:
-    """Pick one data set's statistics out of those keyed like `so100.buffer.action`.
-
-    Args:
-        stats: Statistics of several data sets.
-        dataset: What precedes the feature's name, for example `so100` or `so100.buffer`.
-
-    Raises:
-        ValueError: If none belong to `dataset`.
-    """
-    selected: Statistics = {}
-    for key, value in stats.items():
-        for feature in ("observation.state", "action"):
-            prefix = key.removesuffix(feature).rstrip(".")
-            if key.endswith(feature) and prefix in (dataset, f"{dataset}.buffer"):
-                selected[feature] = value
-    if not selected:
-        raise ValueError(f"no statistics of data set {dataset!r}; there are: {', '.join(stats) or 'none'}")
-    return selected
 
 
 class _StrictStatistics:
@@ -148,9 +85,38 @@ class normalizer_processor(_StrictStatistics, NormalizerProcessorStep):  # noqa:
 
 @dataclass
 class unnormalizer_processor(_StrictStatistics, UnnormalizerProcessorStep):  # noqa: N801
-    """LeRobot's unnormaliser, but missing or broken statistics are an error."""
+    """LeRobot's unnormaliser, but missing or broken statistics are an error, and no action leaves the trained span.
+
+    The last step before any arm, LeRobot's own included: an action, a batch of them or a chunk is clamped on its last
+    axis to the smallest and largest recorded action of each joint. The span is part of the statistics, so it follows
+    the data in fine-tuning. Statistics of old checkpoints may hold none; then nothing is clamped, and this is said.
+
+    Raises:
+        ValueError: If an action is not finite.
+    """
 
     _registry_name = None
+
+    def _apply_transform(self, tensor: Tensor, key: str, *args, **kwargs) -> Tensor:
+        value = super()._apply_transform(tensor, key, *args, **kwargs)
+        if key != ACTION:
+            return value
+        if not torch.isfinite(value).all():
+            raise ValueError("the policy predicted actions that are not finite; none of them is sent to the arm")
+        span = self._tensor_stats.get(ACTION, {})
+        return value.clamp(span["min"].to(value), span["max"].to(value)) if "min" in span and "max" in span else value
+
+    def _prepare_statistics(self) -> None:
+        """Check the span; LeRobot checks only what it normalises with."""
+        stats = self.stats.get(ACTION, {})
+        if "min" not in stats or "max" not in stats:
+            logger.warning(
+                "The statistics of this checkpoint hold no smallest and largest action: its actions are NOT clamped to "
+                "the trained span. Train on with --policy.path to get them, or use an arm with limits of its own"
+            )
+            return
+        check_vector(stats, "min", ACTION, self.features[ACTION])
+        check_vector(stats, "max", ACTION, self.features[ACTION])
 
 
 @ProcessorStepRegistry.register(name="vla_task_tokenizer")

@@ -6,6 +6,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("WANDB_MODE", "disabled")
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,8 +25,12 @@ def write_dataset(
     width: int = 64,
     joints: list[str] | None = None,
     with_action: bool = True,
+    amplitude: float = 30.0,
 ):
-    """Record a small data set of smooth joint motion through LeRobot's own writer; pictures, not videos."""
+    """Record a small data set of smooth joint motion through LeRobot's own writer; pictures, not videos.
+
+    Positions run over about +-`amplitude`: up to 100 they could be degrees or percent.
+    """
     from lerobot.datasets import LeRobotDataset
 
     names = [f"{joint}.pos" for joint in joints or JOINTS]
@@ -46,7 +51,7 @@ def write_dataset(
     for _ in range(num_episodes):
         phase = generator.uniform(0, 2 * np.pi, len(names))
         for step in range(num_frames):
-            state = 30 * np.sin(0.3 * step + phase).astype(np.float32)
+            state = amplitude * np.sin(0.3 * step + phase).astype(np.float32)
             frame = {"observation.state": state, "task": "Touch the red cube."}
             if with_action:
                 frame["action"] = state + 1
@@ -97,3 +102,37 @@ def train_options(root: Path, output: Path, *more: str, steps: int = 2) -> list[
         f"--output_dir={output}",
         *more,
     ]
+
+
+def run_command(name: str, *options: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run one of LeRobot's commands in a fresh process.
+
+    Only for what matters as a process: every import of LeRobot costs seconds.
+    """
+    module = f"lerobot.scripts.{name.replace('-', '_')}"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", module, *options], env=environment, capture_output=True, text=True, timeout=timeout_s
+    )
+
+
+def last_checkpoint(output: Path) -> Path:
+    """The newest checkpoint in a training's output folder."""
+    return output / "checkpoints" / "last" / "pretrained_model"
+
+
+@pytest.fixture(scope="session")
+def twin_sized_root(tmp_path_factory) -> Path:
+    """A data set whose pictures have the size of the twin's."""
+    root = tmp_path_factory.mktemp("data") / "twin_sized"
+    write_dataset(root, num_episodes=2, height=96, width=128)
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(twin_sized_root, tmp_path_factory) -> Path:
+    """A checkpoint that `lerobot-train` wrote in a fresh process, which had to discover the plugin."""
+    output = tmp_path_factory.mktemp("train") / "run"
+    result = run_command("lerobot-train", *train_options(twin_sized_root, output, "--policy.joint_unit=degrees"))
+    assert result.returncode == 0, result.stderr[-3000:]
+    return last_checkpoint(output)

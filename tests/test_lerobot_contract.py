@@ -1,41 +1,25 @@
-"""LeRobot's own commands, unmodified, with this plugin: train, resume, adapt, load, roll out on the twin.
+"""LeRobot's own commands, unmodified, with this plugin: train, resume, adapt, load."""
 
-One fresh process for each command that matters as a process; the other cases call its main here, because every
-import of LeRobot costs seconds.
-"""
-
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import draccus
 import pytest
 import torch
-from conftest import train_options, write_dataset
+from conftest import JOINTS, last_checkpoint, train_options, write_dataset
 from lerobot.configs import PreTrainedConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from smolvla_reference import make_smolvla, write_vlm_folder
 
-from lerobot_vla_plugin.twin.cameras import CameraConfig
-from lerobot_vla_plugin.twin.so101 import SO101Twin, TwinConfig
+from lerobot_vla_plugin.arms.contract_terms import ArmContract
 
 REPOSITORY = Path(__file__).parent.parent
 TASK = "Touch the red cube."
 
 
-def run_command(name: str, *options: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run one of LeRobot's commands in a fresh process."""
-    module = f"lerobot.scripts.{name.replace('-', '_')}"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", module, *options], env=environment, capture_output=True, text=True, timeout=timeout_s
-    )
-
-
-def last_checkpoint(output: Path) -> Path:
-    return output / "checkpoints" / "last" / "pretrained_model"
+def contract_of(checkpoint: Path) -> ArmContract:
+    return PreTrainedConfig.from_pretrained(checkpoint).contract
 
 
 def act(checkpoint: Path, observation: dict) -> torch.Tensor:
@@ -52,23 +36,6 @@ def make_observation(height: int = 48, width: int = 64) -> dict:
     return {"observation.state": torch.zeros(6), **pictures, "task": TASK}
 
 
-@pytest.fixture(scope="module")
-def twin_sized_root(tmp_path_factory) -> Path:
-    """A data set whose pictures have the size of the twin's."""
-    root = tmp_path_factory.mktemp("data") / "twin_sized"
-    write_dataset(root, num_episodes=2, height=96, width=128)
-    return root
-
-
-@pytest.fixture(scope="module")
-def trained(twin_sized_root, tmp_path_factory) -> Path:
-    """A checkpoint that `lerobot-train` wrote in a fresh process, which had to discover the plugin."""
-    output = tmp_path_factory.mktemp("train") / "run"
-    result = run_command("lerobot-train", *train_options(twin_sized_root, output))
-    assert result.returncode == 0, result.stderr[-3000:]
-    return last_checkpoint(output)
-
-
 def test_a_checkpoint_of_a_fresh_process_loads_through_lerobot_alone(trained):
     action = act(trained, make_observation(96, 128))
     assert action.shape == (1, 6)
@@ -76,7 +43,7 @@ def test_a_checkpoint_of_a_fresh_process_loads_through_lerobot_alone(trained):
 
 
 def test_resume_goes_on_from_the_saved_weights(dataset_root, lerobot_train, tmp_path):
-    lerobot_train(*train_options(dataset_root, tmp_path / "run", "--save_freq=2", steps=2))
+    lerobot_train(*train_options(dataset_root, tmp_path / "run", "--save_freq=2", "--policy.joint_unit=percent"))
     halfway = last_checkpoint(tmp_path / "run").resolve()
     before = get_policy_class("vla_flow").from_pretrained(halfway).state_dict()
     lerobot_train(f"--config_path={halfway / 'train_config.json'}", "--resume=true", "--steps=4")
@@ -85,6 +52,37 @@ def test_resume_goes_on_from_the_saved_weights(dataset_root, lerobot_train, tmp_
     # A run that had started anew would be as far from `before` as two random policies are from each other.
     changes = {name: (after[name] - before[name]).abs().max() for name in before}
     assert 0 < max(changes.values()) < 1e-3
+    # Nobody says the unit again.
+    assert contract_of(last_checkpoint(tmp_path / "run")) == contract_of(halfway)
+    assert contract_of(halfway).joint_unit == "percent"
+
+
+def test_training_writes_down_what_it_trains_on(trained):
+    contract = contract_of(trained)
+    assert (contract.robot_type, contract.joint_unit, contract.fps) == ("so_follower", "degrees", 10)
+    assert contract.joint_names == [f"{joint}.pos" for joint in JOINTS]
+    assert contract.cameras == {"front": [96, 128], "wrist": [96, 128]}
+    assert PreTrainedConfig.from_pretrained(trained).joint_unit is None
+
+
+def test_contract_and_clamp_follow_the_data_in_fine_tuning(dataset_root, lerobot_train, tmp_path):
+    """The processors of the old checkpoint are loaded again; what they hold must not outlive the old data."""
+    lerobot_train(*train_options(dataset_root, tmp_path / "old", "--policy.joint_unit=percent", steps=1))
+    old = last_checkpoint(tmp_path / "old")
+    write_dataset(tmp_path / "wide", amplitude=150)
+    lerobot_train(
+        f"--policy.path={old}", "--policy.push_to_hub=false", "--dataset.repo_id=tests/small", "--steps=1",
+        f"--dataset.root={tmp_path / 'wide'}", f"--output_dir={tmp_path / 'new'}", "--num_workers=0",
+    )  # fmt: skip
+    new = last_checkpoint(tmp_path / "new")
+    assert contract_of(old).joint_unit == "percent"
+    assert contract_of(new).joint_unit == "degrees"
+    for checkpoint, widest in ((old, 31), (new, 151)):
+        config = PreTrainedConfig.from_pretrained(checkpoint)
+        _, post = make_pre_post_processors(config, str(checkpoint))
+        lowest, highest = post(torch.stack([torch.full((6,), -1e6), torch.full((6,), 1e6)]))
+        torch.testing.assert_close(torch.stack([lowest, highest], dim=1).tolist(), list(config.contract.spans.values()))
+        assert widest / 2 < highest.max() < widest + 1
 
 
 def test_the_example_predicts_a_chunk(trained, twin_sized_root):
@@ -100,7 +98,7 @@ def test_the_example_predicts_a_chunk(trained, twin_sized_root):
 
 def test_the_shipped_configuration_is_what_lerobot_train_takes():
     with draccus.config_type("yaml"):
-        config = draccus.parse(TrainPipelineConfig, REPOSITORY / "configs" / "train_vla_flow.yaml", args=[])
+        config = draccus.parse(TrainPipelineConfig, REPOSITORY / "configs" / "train_so101.yaml", args=[])
     assert config.policy.type == "vla_flow"
     assert config.policy.init_from == "lerobot/smolvla_base"
 
@@ -132,6 +130,7 @@ class TestFromSmolVLA:
         checkpoint = last_checkpoint(tmp_path / "run")
         assert (checkpoint / "adapter_model.safetensors").exists()
         assert not (checkpoint / "model.safetensors").exists()
+        assert contract_of(checkpoint).fps == 10
         # As `lerobot-rollout` loads it.
         from lerobot.rollout.context import _load_pretrained_policy
 
@@ -175,61 +174,3 @@ def test_data_that_cannot_teach_is_refused(make, message, lerobot_train, tmp_pat
     with pytest.raises(ValueError, match=message):
         lerobot_train(*train_options(tmp_path / "data", tmp_path / "run"))
     assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-class TestRollout:
-    @pytest.fixture
-    def twin(self, tmp_path, request):
-        """A running twin; a test may ask for another (width, height) of its pictures."""
-        width, height = getattr(request, "param", (128, 96))
-        cameras = CameraConfig(width=width, height=height)
-        with SO101Twin(TwinConfig(directory=tmp_path / "ports", cameras=cameras)) as twin:
-            yield twin
-
-    def roll_out(self, twin, checkpoint, *more, robot=None):
-        return run_command(
-            "lerobot-rollout", f"--policy.path={checkpoint}", *(robot or twin.robot_arguments()),
-            f"--task={TASK}", "--fps=10", "--duration=3", "--device=cpu", *more,
-        )  # fmt: skip
-
-    def test_drives_the_arm_and_lets_go(self, twin, trained):
-        result = self.roll_out(twin, trained)
-        assert result.returncode == 0, result.stderr[-3000:]
-        statistics = twin.follower.goal_statistics()
-        assert statistics.writes >= 20
-        assert statistics.goals_in_range
-        assert not twin.torque_enabled()
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ("no task", "needs an instruction"),
-            ("camera absent", "expected the cameras"),
-            ("camera renamed", "Visual feature mismatch"),
-        ],
-    )
-    def test_a_refusal_leaves_no_torque_on(self, change, message, twin, trained):
-        robot, more = twin.robot_arguments(), []
-        if change == "no task":
-            more = ["--task="]
-        elif change == "camera absent":
-            robot = [a.split(", wrist: ")[0] + "}" if a.startswith("--robot.cameras") else a for a in robot]
-        else:
-            robot = [a.replace("{front: ", "{top: ") for a in robot]
-        result = self.roll_out(twin, trained, *more, robot=robot)
-        assert result.returncode != 0
-        assert message in result.stderr
-        assert not twin.torque_enabled()
-
-    @pytest.mark.parametrize("twin", [(96, 72)], indirect=True)
-    def test_pictures_of_another_size_are_refused_and_leave_no_torque_on(self, twin, trained):
-        result = self.roll_out(twin, trained)
-        assert result.returncode != 0
-        assert "expected pictures of shape (3, 96, 128), got (3, 72, 96)" in result.stderr
-        assert not twin.torque_enabled()
-
-    def test_a_port_that_is_not_there(self, twin, trained):
-        robot = [a.replace(str(twin.follower_port), "/dev/no_such_port") for a in twin.robot_arguments()]
-        result = self.roll_out(twin, trained, robot=robot)
-        assert result.returncode != 0
-        assert "/dev/no_such_port" in result.stderr

@@ -11,7 +11,8 @@ from smolvla_reference import write_vlm_folder
 from test_modeling_vla import make_config
 from transformers import AutoTokenizer
 
-from lerobot_vla_plugin.processor_vla import TaskTokenizerStep, check_statistics, select_statistics
+from lerobot_vla_plugin.feature_statistics import check_statistics, select_statistics
+from lerobot_vla_plugin.processor_vla import TaskTokenizerStep
 
 FEATURES = {"action": PolicyFeature(FeatureType.ACTION, (2,))}
 MEAN_STD = {FeatureType.ACTION: NormalizationMode.MEAN_STD}
@@ -118,6 +119,63 @@ def test_a_joint_that_never_moved_stays_small_and_stays_still(tmp_path):
     observation["observation.state"][4] = 4 + 0.088  # one tick beside its mean
     torch.testing.assert_close(pre(observation)["observation.state"][0, 4], torch.tensor(0.088), rtol=1e-3, atol=0)
     assert post(torch.full((1, 6), 0.3))[0, 4] == 4
+
+
+class TestClamp:
+    @pytest.fixture
+    def config(self):
+        return make_config()
+
+    @staticmethod
+    def with_span(low: float, high: float) -> dict:
+        stats = make_stats()
+        stats["action"] |= {"min": torch.full((6,), low), "max": torch.full((6,), high)}
+        return stats
+
+    @pytest.mark.parametrize("shape", [(6,), (1, 6), (3, 6), (1, 8, 6), (3, 8, 6)])
+    def test_actions_batches_and_chunks_stay_inside_the_span_of_each_joint(self, shape, config, tmp_path):
+        stats = self.with_span(-2.0, 3.0)
+        stats["action"]["max"][5] = 1.0
+        _, post = save_and_load(make_pre_post_processors(config, dataset_stats=stats), tmp_path, config)
+        free = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3
+        expected = (free * 2 + torch.arange(6)).clamp(torch.tensor(-2.0), stats["action"]["max"])
+        torch.testing.assert_close(post(free), expected)
+        assert post(free)[..., 5].max() <= 1.0
+
+    def test_the_span_follows_the_statistics_that_lerobot_overrides(self, config, tmp_path):
+        override = {
+            "stats": self.with_span(-50.0, 60.0),
+            "features": config.output_features,
+            "norm_map": config.normalization_mapping,
+        }
+        pipelines = make_pre_post_processors(config, dataset_stats=self.with_span(-2.0, 3.0))
+        _, post = save_and_load(
+            pipelines, tmp_path, config, postprocessor_overrides={"unnormalizer_processor": override}
+        )
+        assert post(torch.full((1, 6), 1e6)).tolist() == [[60.0] * 6]
+        assert post(torch.full((1, 6), -1e6)).tolist() == [[-50.0] * 6]
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    def test_one_value_that_is_not_finite_stops_the_whole_chunk(self, value, config):
+        _, post = make_pre_post_processors(config, dataset_stats=self.with_span(-2.0, 3.0))
+        chunk = torch.zeros(1, 8, 6)
+        chunk[0, 7, 3] = value
+        with pytest.raises(ValueError, match="not finite"):
+            post(chunk)
+
+    def test_statistics_without_a_span_clamp_nothing_and_say_so_once(self, config, caplog):
+        _, post = make_pre_post_processors(config, dataset_stats=make_stats())
+        for _ in range(3):
+            assert post(torch.full((1, 6), 1e6)).min() > 1e6
+        assert caplog.text.count("NOT clamped") == 1
+
+    @pytest.mark.parametrize(("name", "value"), [("max", [0.0] * 5), ("min", [float("nan")] * 6)])
+    def test_a_broken_span_is_refused(self, name, value, config):
+        stats = self.with_span(-2.0, 3.0)
+        stats["action"][name] = torch.tensor(value)
+        _, post = make_pre_post_processors(config, dataset_stats=stats)
+        with pytest.raises(ValueError, match=rf"statistics of action: .*{name}"):
+            post(torch.zeros(1, 6))
 
 
 class TestStatistics:

@@ -12,7 +12,10 @@ from test_modeling_vla import make_config
 from lerobot_vla_plugin.modeling_vla import VLAFlowPolicy
 from lerobot_vla_plugin.vision_cache import VisionTokenCache
 
-META = SimpleNamespace(repo_id="tests/small", total_frames=20, total_episodes=2, episodes={"length": [10, 10]})
+META = SimpleNamespace(
+    repo_id="tests/small", total_frames=20, total_episodes=2, episodes={"length": [10, 10]}, root="/none", fps=10,
+    robot_type=None, features={}, stats=None,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
