@@ -33,10 +33,16 @@ COMMANDS = {
         "lerobot_vla_plugin.demo", "record, train and roll out on an emulated SO-101, then show what was learnt", "twin"
     ),
     "twin": Command(
-        "lerobot_vla_plugin.twin.command", "run an emulated SO-101 leader and follower, with cameras", "twin"
+        "lerobot_vla_plugin.twin.command", "run an emulated SO-101 or Koch, leader and follower, with cameras", "twin"
     ),
     "convert": Command(
         "lerobot_vla_plugin.convert", "turn a smolvla checkpoint of LeRobot into a vla_flow one with the same numbers"
+    ),
+    "annotate": Command(
+        "lerobot_vla_plugin.annotate", "write down which arm, unit and calibration a data set was recorded with"
+    ),
+    "retarget": Command(
+        "lerobot_vla_plugin.retarget", "copy a data set with its joints in another unit or under another calibration"
     ),
     "check": Command("lerobot_vla_cli.check", "say whether LeRobot finds this plugin, what is missing, and the remedy"),
 }
@@ -99,3 +105,7 @@ def _explain(error: ImportError, command: Command) -> str:
     if absent is None or absent.startswith("lerobot_vla"):
         return f"{reason}. `lerobot-vla check` says more about this installation"
     return f"{reason}. Install it with: {install_command(command.extra)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
