@@ -29,7 +29,7 @@ class StepFailedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class LeRobotCommand:
-    """One of LeRobot's own commands.
+    """One of LeRobot's own commands, or `lerobot-vla`.
 
     Attributes:
         name: Such as "lerobot-record".
@@ -49,7 +49,9 @@ class LeRobotCommand:
     @property
     def argv(self) -> list[str]:
         """The command for this very Python, wherever its scripts lie."""
-        module = f"lerobot.scripts.{self.name.replace('-', '_')}"
+        module = (
+            "lerobot_vla_cli.main" if self.name == "lerobot-vla" else f"lerobot.scripts.{self.name.replace('-', '_')}"
+        )
         return [sys.executable, "-m", module, *self.options]
 
 

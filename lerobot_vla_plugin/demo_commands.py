@@ -117,8 +117,8 @@ def record_command(twin: SO101Twin, folder: DemoFolder, recipe: Recipe) -> LeRob
     return LeRobotCommand(
         "lerobot-record",
         [
-            *twin.robot_arguments(),
-            *twin.teleop_arguments(),
+            *twin.robot_arguments(own_types=True),
+            *twin.teleop_arguments(own_types=True),
             f"--dataset.repo_id={_REPO_ID}",
             "--dataset.no_stamp=true",
             f"--dataset.root={folder.dataset}",
@@ -136,6 +136,17 @@ def record_command(twin: SO101Twin, folder: DemoFolder, recipe: Recipe) -> LeRob
         ],
         _ENVIRONMENT,
     )
+
+
+def annotate_command(twin: SO101Twin, folder: DemoFolder) -> LeRobotCommand:
+    """`lerobot-vla annotate` of what was recorded, so that the policy knows unit and calibration.
+
+    Args:
+        twin: The twin that was recorded.
+        folder: Where the data set lies.
+    """
+    arm = [option for option in twin.robot_arguments(own_types=True, with_cameras=False) if "port=" not in option]
+    return LeRobotCommand("lerobot-vla", ["annotate", str(folder.dataset), *arm], _ENVIRONMENT)
 
 
 def train_command(folder: DemoFolder, recipe: Recipe, policy: str, seed: int) -> LeRobotCommand:
@@ -188,7 +199,7 @@ def rollout_command(twin: SO101Twin, folder: DemoFolder, recipe: Recipe) -> LeRo
     return LeRobotCommand(
         "lerobot-rollout",
         [
-            *twin.robot_arguments(),
+            *twin.robot_arguments(own_types=True),
             f"--policy.path={folder.checkpoint}",
             f"--task={TASK}",
             f"--fps={recipe.fps}",

@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from .arms.joints import TICKS_PER_TURN
 from .child_process import LeRobotCommand, StepFailedError, run_command
-from .demo_commands import DemoFolder, Recipe, record_command, rollout_command, train_command
+from .demo_commands import DemoFolder, Recipe, annotate_command, record_command, rollout_command, train_command
 from .progress import ClockBar, StepBar
 from .training_log import TrainingLog
-from .twin.bus import GoalWrite, ServoBus
 from .twin.cameras import CameraConfig
+from .twin.goal_log import GoalStatistics
 from .twin.so101 import SO101Twin, TwinConfig
 
 # Square, as the tiny backbone takes them: no pixel is spent on padding.
@@ -56,7 +55,7 @@ def make_twin(folder: DemoFolder, recipe: Recipe, seed: int) -> SO101Twin:
 
 
 def record(folder: DemoFolder, recipe: Recipe, seed: int) -> int:
-    """Record the data set on a twin.
+    """Record the data set on a twin, and write down which arm that was.
 
     Args:
         folder: Where the data set goes.
@@ -75,7 +74,11 @@ def record(folder: DemoFolder, recipe: Recipe, seed: int) -> int:
         total_s = recipe.episodes * recipe.episode_s
         with ClockBar("recording", total_s, "Recording episode 0", "Stop recording") as bar:
             run_command(command, folder.log(command), bar.read_line, bar.tick)
-        return twin.task.touches
+        touches = twin.task.touches
+    command = annotate_command(twin, folder)
+    _announce(command)
+    run_command(command, folder.log(command))
+    return touches
 
 
 def train(folder: DemoFolder, recipe: Recipe, policy: str, seed: int) -> TrainingLog:
@@ -131,49 +134,28 @@ def roll_out(folder: DemoFolder, recipe: Recipe, seed: int) -> RolloutSummary:
             run_command(command, folder.log(command), bar.read_line, bar.tick)
         if bar.began_s is None or bar.ended_s is None:
             raise StepFailedError(f"{command.name} ended before its time; see {folder.log(command)}")
-        writes = [write for write in twin.follower.goal_writes() if bar.began_s <= write.time_s <= bar.ended_s]
-        if not writes:
+        sent = twin.follower.goal_statistics(bar.began_s, bar.ended_s)
+        if not sent.writes:
             raise StepFailedError(f"{command.name} sent no action to the arm; see {folder.log(command)}")
-        return summarize_writes(writes, joint_limits_ticks(twin.follower), recipe.fps, twin.task.touches)
+        return summarize_rollout(sent, recipe.fps, twin.task.touches)
 
 
-def joint_limits_ticks(bus: ServoBus) -> dict[str, tuple[int, int]]:
-    """Joint -> lowest and highest goal that its servo accepts, in [ticks].
-
-    Args:
-        bus: The servos.
-    """
-    lows, highs = bus.registers("Min_Position_Limit"), bus.registers("Max_Position_Limit")
-    return {joint: (lows[joint], highs[joint]) for joint in lows}
-
-
-def summarize_writes(
-    writes: Sequence[GoalWrite], limits_ticks: Mapping[str, tuple[int, int]], wanted_hz: float, touches: int
-) -> RolloutSummary:
-    """Rate, pauses and range of goal writes.
+def summarize_rollout(sent: GoalStatistics, wanted_hz: float, touches: int) -> RolloutSummary:
+    """What the policy sent, for the table.
 
     Args:
-        writes: At least one, oldest first.
-        limits_ticks: Joint -> lowest and highest goal, in [ticks].
+        sent: Goals that were written while it drove.
         wanted_hz: Rate that was asked for.
         touches: Cubes touched meanwhile.
     """
-    pauses_s = [later.time_s - earlier.time_s for earlier, later in pairwise(writes)]
-    goals = {joint: [w.goals_ticks[joint] for w in writes if joint in w.goals_ticks] for joint in limits_ticks}
-    goals = {joint: values for joint, values in goals.items() if values}
-    degrees_per_tick = 360 / TICKS_PER_TURN
     return RolloutSummary(
-        goal_writes=len(writes),
-        ticks_written=sum(map(len, goals.values())),
-        rate_hz=len(pauses_s) / sum(pauses_s) if pauses_s else 0.0,
+        goal_writes=sent.writes,
+        ticks_written=sent.ticks_written,
+        rate_hz=sent.rate_hz,
         wanted_hz=wanted_hz,
-        longest_pause_s=max(pauses_s, default=0.0),
-        swing_deg={joint: (max(values) - min(values)) * degrees_per_tick for joint, values in goals.items()},
-        out_of_range=[
-            joint
-            for joint, values in goals.items()
-            if min(values) < limits_ticks[joint][0] or max(values) > limits_ticks[joint][1]
-        ],
+        longest_pause_s=sent.longest_pause_s,
+        swing_deg={joint: (high - low) * 360 / TICKS_PER_TURN for joint, (low, high) in sent.spans_ticks.items()},
+        out_of_range=sent.out_of_range,
         touches=touches,
     )
 

@@ -16,10 +16,10 @@ import pytest
 from lerobot_vla_plugin import demo
 from lerobot_vla_plugin.child_process import StepFailedError
 from lerobot_vla_plugin.demo_commands import FULL, QUICK, DemoFolder, train_command
-from lerobot_vla_plugin.demo_steps import RolloutSummary, summarize_writes
+from lerobot_vla_plugin.demo_steps import RolloutSummary, summarize_rollout
 from lerobot_vla_plugin.progress import ClockBar, StepBar
 from lerobot_vla_plugin.training_log import TrainingLog
-from lerobot_vla_plugin.twin.bus import GoalWrite
+from lerobot_vla_plugin.twin.goal_log import GoalWrite, summarize_goals
 
 needs_pty = pytest.mark.skipif(os.name != "posix", reason="the twin needs pseudo-terminals")
 
@@ -106,17 +106,13 @@ def test_every_signal_ends_it_in_order(options, monkeypatch, capsys, number):
 def test_rollout_figures_by_hand():
     goals = [{"a": 1000, "b": 100}, {"a": 1512, "b": 90}, {"a": 1256}]
     writes = [GoalWrite(t, g) for t, g in zip((10.0, 10.1, 10.4), goals, strict=True)]
-    summary = summarize_writes(writes, {"a": (900, 1512), "b": (95, 200), "c": (0, 1)}, 15, touches=4)
+    sent = summarize_goals(writes, {"a": (900, 1512), "b": (95, 200), "c": (0, 1)})
+    summary = summarize_rollout(sent, wanted_hz=15, touches=4)
     assert (summary.goal_writes, summary.ticks_written, summary.touches) == (3, 5, 4)
     assert summary.rate_hz == pytest.approx(2 / 0.4)
     assert summary.longest_pause_s == pytest.approx(0.3)
     assert summary.swing_deg == pytest.approx({"a": 45.0, "b": 10 * 360 / 4096})
-    assert summary.out_of_range == ["b"]
-
-
-def test_one_write_has_no_rate():
-    summary = summarize_writes([GoalWrite(1.0, {"a": 5})], {"a": (0, 9)}, 15, touches=0)
-    assert (summary.rate_hz, summary.longest_pause_s, summary.out_of_range) == (0.0, 0.0, [])
+    assert summary.out_of_range == ("b",)
 
 
 @pytest.mark.parametrize("recipe", [FULL, QUICK])

@@ -89,6 +89,9 @@ def test_each_fault_of_the_wire_changes_the_bytes_as_it_says(seed: int) -> None:
     corrupt = _spoilt(FaultKind.CORRUPT, seed)
     assert len(corrupt) == len(sent)
     assert sum(a != b for a, b in zip(corrupt, sent, strict=True)) == 1
+    garbled = _spoilt(FaultKind.GARBLE, seed)
+    assert garbled[:-3] == sent[:-3]
+    assert len(garbled) == len(sent)
     assert _spoilt(FaultKind.DROP, seed) == b""
     assert _spoilt(FaultKind.DUPLICATE, seed) == sent * 2
     assert _spoilt(FaultKind.LATE, seed) == sent

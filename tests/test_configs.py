@@ -1,0 +1,78 @@
+"""The shipped YAML files, each run by LeRobot's own command on an emulated arm: record, annotate, train, roll out."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import last_checkpoint
+
+from lerobot_vla_cli.main import main as lerobot_vla
+from lerobot_vla_plugin.twin.arm_twin import ArmTwin, TwinConfig
+from lerobot_vla_plugin.twin.cameras import CameraConfig
+from lerobot_vla_plugin.twin.koch import KochTwin
+from lerobot_vla_plugin.twin.so101 import SO101Twin
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+TWINS = {"so101": SO101Twin, "koch": KochTwin}
+
+
+@pytest.fixture
+def run_lerobot(monkeypatch, tmp_path):
+    """Run one of LeRobot's commands with a shipped file in this process, because every import costs seconds."""
+
+    def run(command: str, config: str, twin: ArmTwin, *options: str) -> None:
+        module = importlib.import_module(f"lerobot.scripts.lerobot_{command}")
+        path = with_cameras_of(twin, CONFIGS / config, tmp_path / config)
+        monkeypatch.setattr(sys, "argv", [f"lerobot-{command}", f"--config_path={path}", *options])
+        module.main()
+
+    return run
+
+
+def with_cameras_of(twin: ArmTwin, path: Path, copy: Path) -> Path:
+    """A copy of a file with the twin's cameras, which the command line could only mix with those of the file."""
+    config = yaml.safe_load(path.read_text())
+    if "robot" in config:
+        option = next(option for option in twin.robot_arguments() if option.startswith("--robot.cameras="))
+        cameras = yaml.safe_load(option.removeprefix("--robot.cameras="))
+        assert cameras.keys() == config["robot"]["cameras"].keys()
+        config["robot"]["cameras"] = cameras
+    copy.write_text(yaml.safe_dump(config))
+    return copy
+
+
+def test_every_file_is_tested():
+    tested = {f"{job}_{arm}.yaml" for job in ("record", "train", "rollout") for arm in TWINS}
+    assert {path.name for path in CONFIGS.iterdir()} == tested
+
+
+@pytest.mark.parametrize("arm", TWINS)
+def test_an_arm_from_recording_to_rollout(arm, run_lerobot, tmp_path):
+    """What differs from the files is what a twin cannot have: the ports, the kind of camera, and hours of time."""
+    twin_config = TwinConfig(cameras=CameraConfig(width=96, height=96), directory=tmp_path / "ports")
+    data = ["--dataset.repo_id=local/test", f"--dataset.root={tmp_path / 'data'}"]
+    with TWINS[arm](twin_config) as twin:
+        robot = twin.robot_arguments(own_types=True, with_cameras=False)
+        run_lerobot(
+            "record", f"record_{arm}.yaml", twin, *robot, *twin.teleop_arguments(own_types=True), *data,
+            "--dataset.num_episodes=1", "--dataset.episode_time_s=3", "--dataset.reset_time_s=0",
+            "--dataset.rgb_encoder.vcodec=h264", "--play_sounds=false",
+        )  # fmt: skip
+        assert not twin.torque_enabled()
+        named = [option for option in robot if option.split("=")[0] in ("--robot.id", "--robot.calibration_dir")]
+        assert lerobot_vla(["annotate", str(tmp_path / "data"), f"--robot.type={arm}_vla_follower", *named]) == 0
+        run_lerobot(
+            "train", f"train_{arm}.yaml", twin, *data, "--dataset.video_backend=pyav", "--policy.init_from=null",
+            "--policy.vlm_model_name=tiny", "--policy.device=cpu", "--policy.chunk_size=10", "--steps=1",
+            "--batch_size=2", "--num_workers=0", f"--output_dir={tmp_path / 'run'}",
+        )  # fmt: skip
+        writes_before = len(twin.follower.goal_writes())
+        run_lerobot(
+            "rollout", f"rollout_{arm}.yaml", twin, *robot, f"--policy.path={last_checkpoint(tmp_path / 'run')}",
+            "--duration=2", "--play_sounds=false",
+        )  # fmt: skip
+        assert len(twin.follower.goal_writes()) > writes_before + 20
+        assert twin.follower.goal_statistics().goals_in_range
+        assert not twin.torque_enabled()
