@@ -1,6 +1,6 @@
 """`lerobot-vla check`: whether LeRobot finds this plugin, what it registered, what is missing and the remedy.
 
-With `--robot.type` it looks at a connected arm instead.
+With `--robot.type` or `--teleop.type` it looks at a connected arm instead.
 """
 
 import argparse
@@ -73,21 +73,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     arm = parser.add_argument_group(
-        "a connected arm instead of the installation",
+        "a connected arm, or a follower and its leader, instead of the installation",
         "Reads every servo: model, firmware, supply, temperature, position, calibration. Nothing moves and nothing is "
         "written unless asked for below, and then only after a confirmation.",
     )
-    # Spelled as for the LeRobot commands that will use the arm; a leader is a teleop there.
-    arm.add_argument("--robot.type", "--teleop.type", dest="device_type", help="e.g. so101_follower or koch_leader")
-    arm.add_argument("--robot.port", "--teleop.port", dest="port", help="serial port")
-    arm.add_argument("--robot.id", "--teleop.id", dest="id", help="names the calibration file")
-    arm.add_argument(
-        "--robot.calibration_dir",
-        "--teleop.calibration_dir",
-        dest="calibration_dir",
-        type=Path,
-        help="folder of the calibration file; LeRobot's if left out",
-    )
+    # Spelled as for the LeRobot commands that will use the arms; a leader is a teleop there.
+    for side, example in (("robot", "so101_follower"), ("teleop", "so101_leader")):
+        arm.add_argument(f"--{side}.type", dest=f"{side}_type", help=f"e.g. {example}")
+        arm.add_argument(f"--{side}.port", dest=f"{side}_port", help="serial port")
+        arm.add_argument(f"--{side}.id", dest=f"{side}_id", help="names the calibration file")
+        arm.add_argument(
+            f"--{side}.calibration_dir",
+            dest=f"{side}_calibration_dir",
+            type=Path,
+            help="folder of the calibration file; LeRobot's if left out",
+        )
     arm.add_argument("--write-calibration", action="store_true", help="write the file into servos that differ from it")
     arm.add_argument("--move", action="store_true", help="move every joint by three degrees and back")
 
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0 fine, 1 problems found (a missing optional extra is none), 2 could not run.
     """
-    if args.device_type:
+    if args.robot_type or args.teleop_type:
         return importlib.import_module(f"{PACKAGE_NAME}.arm_check").run(args)
     try:
         # What is imported may print; the report must stay parseable.

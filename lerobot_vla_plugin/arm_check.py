@@ -4,12 +4,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .arms.calibration import JointCalibration, calibration_from_lerobot, find_calibration
-from .arms.calibration_checks import CalibrationProblem
+from .arms.calibration_checks import CalibrationProblem, check_calibration, check_pair
 from .arms.config_followers import KochVLAFollowerConfig, SO101VLAFollowerConfig
 from .arms.config_leaders import KochVLALeaderConfig, SO101VLALeaderConfig
 from .arms.health import ServoHealth, differences, examine_arm, read_eeprom
@@ -30,67 +30,96 @@ _ARRIVED_TICKS = 12  # friction and the servo's dead band
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look at the arm and print what was found.
+    """Look at an arm, or at a follower and its leader, and print what was found.
 
     Args:
-        args: Options of `lerobot-vla check` that name an arm.
+        args: Options of `lerobot-vla check` that name arms.
 
     Returns:
         0 fine, 1 problems found, 2 could not run.
     """
     try:
-        device = _make_device(args)
-        device.bus.connect(handshake=False)
+        sides = [side for side in ("robot", "teleop") if getattr(args, f"{side}_type")]
+        arms = {side: _examine(_make_device(args, side), args) for side in sides}
     except (ValueError, OSError) as error:
         print(f"lerobot-vla check: {error}", file=sys.stderr)
         return _COULD_NOT_RUN
+    pair = _pair_problems(arms)
+    if args.json:
+        report = {side: {"servos": arm.servos, "problems": arm.problems} for side, arm in arms.items()}
+        print(json.dumps({**report, "pair": pair}, indent=2, default=asdict))
+    elif pair:
+        print("\n".join(["", "Leader and follower:", *_list_problems(pair)]))
+    found = pair or any(arm.problems or any(servo.problems for servo in arm.servos) for arm in arms.values())
+    return _PROBLEMS_FOUND if found else _FINE
+
+
+@dataclass
+class _Arm:
+    """What was found at one arm: its calibration file, its servos, and the problems of the arm as a whole."""
+
+    calibration: dict[str, JointCalibration]
+    servos: list[ServoHealth]
+    problems: list[CalibrationProblem]
+
+
+def _make_device(args: argparse.Namespace, side: str) -> Any:
+    """The follower or leader object of this package, whose port is not yet open."""
+    given = {name: getattr(args, f"{side}_{name}") for name in ("port", "id", "calibration_dir")}
+    if given["port"] is None:
+        raise ValueError(f"expected --{side}.port, e.g. /dev/ttyACM0; `lerobot-find-port` finds it")
+    config_class = _CONFIGS[device_type(getattr(args, f"{side}_type")).name]
+    # Imported here because the device classes bring LeRobot's, and those a servo SDK.
+    from .arms import followers, leaders
+
+    name = config_class.__name__.removesuffix("Config")
+    return getattr(followers if name.endswith("Follower") else leaders, name)(config_class(**given))
+
+
+def _examine(device: Any, args: argparse.Namespace) -> _Arm:
+    """Read one arm, print what was found, and do what was asked for."""
+    device.bus.connect(handshake=False)
     try:
-        return _check(device, args)
-    except ConnectionError as error:
-        print(f"lerobot-vla check: {error}", file=sys.stderr)
-        return _COULD_NOT_RUN
+        calibration, problems = _read_file(device)
+        servos, others = examine_arm(device.bus, calibration)
+        arm = _Arm(calibration, servos, [*problems, *others])
+        if not args.json:
+            print(describe(arm.servos, arm.problems))
+        if args.write_calibration:
+            arm.problems += _write_calibration(device.bus, calibration, servos)
+        if args.move:
+            arm.problems += _move(device.bus, servos)
+        return arm
     finally:
         # Whoever holds the arm under torque goes on holding it; what this command moves it has released itself.
         device.bus.disconnect(disable_torque=False)
 
 
-def _make_device(args: argparse.Namespace) -> Any:
-    """The follower or leader object of this package, whose port is not yet open."""
-    if args.port is None:
-        raise ValueError("expected --robot.port, e.g. /dev/ttyACM0; `lerobot-find-port` finds it")
-    config_class = _CONFIGS[device_type(args.device_type).name]
-    config = config_class(port=args.port, id=args.id, calibration_dir=args.calibration_dir)
-    # Imported here because the device classes bring LeRobot's, and those a servo SDK.
-    from .arms import followers, leaders
-
-    name = config_class.__name__.removesuffix("Config")
-    return getattr(followers if name.endswith("Follower") else leaders, name)(config)
-
-
-def _check(device: Any, args: argparse.Namespace) -> int:
-    calibration = calibration_from_lerobot(device.calibration)
+def _read_file(device: Any) -> tuple[dict[str, JointCalibration], list[CalibrationProblem]]:
+    """The arm's calibration file, empty where there is none that can be used, and what is wrong with it."""
+    if not device.calibration:
+        return {}, [] if device.id is None else [_no_file(device)]
     degrees = device.bus.motors["shoulder_pan"].norm_mode.value == NormMode.DEGREES
-    servos, problems = examine_arm(device.bus, calibration, device.name, degrees=degrees)
-    if args.id is not None and not calibration:
-        problems.append(_no_file(device, args.id))
-    if args.json:
-        print(json.dumps({"servos": list(map(asdict, servos)), "problems": list(map(asdict, problems))}, indent=2))
-    else:
-        print(describe(servos, problems))
-    if args.write_calibration:
-        problems += _write_calibration(device.bus, calibration, servos)
-    if args.move:
-        problems += _move(device.bus, servos)
-    return _PROBLEMS_FOUND if problems or any(servo.problems for servo in servos) else _FINE
+    problems = check_calibration(device.calibration, device.name, degrees=degrees)
+    try:
+        return calibration_from_lerobot(device.calibration), problems
+    except ValueError as error:
+        return {}, problems or [CalibrationProblem("arm", f"{device.calibration_fpath}: {error}", "calibrate again")]
 
 
-def _no_file(device: Any, device_id: str) -> CalibrationProblem:
+def _no_file(device: Any) -> CalibrationProblem:
     message = f"LeRobot looks for {device.calibration_fpath}, which does not exist"
     try:
-        older = find_calibration(device.name, device_id)
+        older = find_calibration(device.name, device.id)
     except FileNotFoundError as error:
         return CalibrationProblem("arm", message, str(error))
     return CalibrationProblem("arm", message, f"{older} may be its calibration from an earlier release: copy it there")
+
+
+def _pair_problems(arms: Mapping[str, _Arm]) -> list[CalibrationProblem]:
+    if len(arms) < 2 or not all(arm.calibration for arm in arms.values()):
+        return []
+    return check_pair(leader=arms["teleop"].calibration, follower=arms["robot"].calibration)
 
 
 def describe(servos: Sequence[ServoHealth], problems: Sequence[CalibrationProblem]) -> str:
@@ -112,10 +141,14 @@ def describe(servos: Sequence[ServoHealth], problems: Sequence[CalibrationProble
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     found = [problem for servo in servos for problem in servo.problems] + list(problems)
-    lines += ["", f"{len(found)} problem{'s' * (len(found) != 1)} found{':' if found else ': the arm is fine.'}"]
-    for number, problem in enumerate(found, start=1):
-        lines += [f"{number}. {problem.joint}: {problem.message}", f"   remedy: {problem.remedy}"]
-    return "\n".join(lines)
+    count = f"{len(found)} problem{'s' * (len(found) != 1)} found"
+    return "\n".join([*lines, "", f"{count}{':' if found else ': the arm is fine.'}", *_list_problems(found)])
+
+
+def _list_problems(problems: Sequence[CalibrationProblem]) -> Iterator[str]:
+    for number, problem in enumerate(problems, start=1):
+        yield f"{number}. {problem.joint}: {problem.message}"
+        yield f"   remedy: {problem.remedy}"
 
 
 def _row(servo: ServoHealth) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("WANDB_MODE", "disabled")
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,16 @@ def write_dataset(
         dataset.save_episode()
     dataset.finalize()
     return dataset
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """LeRobot's commands, run in this process, leave handlers of their own behind."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names if hasattr(signal, name)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

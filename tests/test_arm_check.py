@@ -1,12 +1,14 @@
 """`lerobot-vla check --robot.type=...` on emulated arms."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from arms_on_twins import ArmOnTwin
 
 from lerobot_vla_cli.main import main
 from lerobot_vla_plugin.arms.calibration import save_calibration
+from lerobot_vla_plugin.arms.reliable_bus import ReliableBus
 from lerobot_vla_plugin.twin.faults import Fault, FaultKind
 
 ARMS = [("so101", "follower"), ("so101", "leader"), ("koch", "follower"), ("koch", "leader")]
@@ -17,6 +19,18 @@ def arm(request):
     """An SO-101 follower, or the arm that a test asks for."""
     with ArmOnTwin(*getattr(request, "param", ("so101", "follower"))) as arm:
         yield arm
+
+
+@pytest.fixture(autouse=True)
+def without_search(request, monkeypatch):
+    """The search for servos that no arm has takes 1.6 s a call; the tests that need it ask for it."""
+    if "with_search" not in request.fixturenames:
+        monkeypatch.setattr(ReliableBus, "broadcast_ping", lambda self: {})
+
+
+@pytest.fixture
+def with_search():
+    """Let the search run."""
 
 
 def check(arm, *more: str) -> int:
@@ -32,11 +46,11 @@ def answer(monkeypatch, text: str) -> list[str]:
 
 def report(arm, capsys) -> dict:
     check(arm, "--json")
-    return json.loads(capsys.readouterr().out)
+    return json.loads(capsys.readouterr().out)["robot"]
 
 
 @pytest.mark.parametrize("arm", ARMS, indirect=True, ids="_".join)
-def test_a_sound_arm_is_fine_and_is_left_alone(arm, capsys):
+def test_a_sound_arm_is_fine_and_is_left_alone(arm, with_search, capsys):
     assert check(arm) == 0
     text = capsys.readouterr().out
     assert "0 problems found" in text
@@ -70,6 +84,14 @@ def test_a_dead_servo_hides_no_other(arm, capsys):
     text = capsys.readouterr().out
     assert "elbow_flex: no servo answers to id 3" in text
     assert text.count("agrees") == 5
+
+
+def test_a_servo_whose_id_was_never_set_is_found(arm, with_search, capsys):
+    arm.bus.set_register("wrist_roll", "ID", 9)
+    assert check(arm) == 1
+    text = capsys.readouterr().out
+    assert "no servo answers to id 5" in text
+    assert "a servo (model number 777) answers to id 9, which this arm does not have" in text
 
 
 def test_a_servo_that_reports_a_fault_is_named_with_its_remedy(arm, capsys):
@@ -159,6 +181,37 @@ def test_without_an_id_the_servos_say_what_they_hold(arm, capsys):
 def test_an_id_without_a_file_is_a_problem(arm, tmp_path, capsys):
     assert check(arm, f"--robot.calibration_dir={tmp_path}", "--robot.id=mine") == 1
     assert "mine.json, which does not exist" in capsys.readouterr().out
+
+
+class TestLeaderAndFollower:
+    @pytest.fixture
+    def leader(self):
+        with ArmOnTwin("so101", "leader") as leader:
+            yield leader
+
+    def test_a_pair_that_fits(self, arm, leader, capsys):
+        assert check(arm, *leader.arguments()) == 0
+        assert capsys.readouterr().out.count("0 problems found") == 2
+
+    def test_a_pair_whose_ranges_are_far_apart(self, arm, leader, tmp_path, capsys):
+        calibration = {**leader.calibration}
+        elbow = calibration["elbow_flex"]
+        calibration["elbow_flex"] = type(elbow)(
+            elbow.id, 0, elbow.homing_offset, elbow.range_min + 500, elbow.range_max
+        )
+        save_calibration(calibration, tmp_path / f"{leader.id}.json")
+        assert check(arm, *leader.arguments(), f"--teleop.calibration_dir={tmp_path}", "--json") == 1
+        (problem,) = json.loads(capsys.readouterr().out)["pair"]
+        assert problem["joint"] == "elbow_flex"
+        assert "stand up to" in problem["message"]
+
+
+def test_a_file_that_cannot_be_used_is_a_problem(arm, tmp_path, capsys):
+    entries = {name: asdict(joint) for name, joint in arm.calibration.items()}
+    entries["wrist_roll"]["range_max"] = entries["wrist_roll"]["range_min"]
+    (tmp_path / f"{arm.id}.json").write_text(json.dumps(entries))
+    assert check(arm, f"--robot.calibration_dir={tmp_path}") == 1
+    assert "wrist_roll: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ One fresh process where that matters; the other cases call its main here.
 """
 
 import shutil
-import signal
 import sys
 import time
 from dataclasses import replace
@@ -73,10 +72,7 @@ def roll_out_here(twin, monkeypatch):
             return str(error)
         return ""
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run
 
 
 def test_drives_the_arm_and_lets_go(twin, trained):
@@ -148,6 +144,14 @@ def test_our_follower_refuses_before_its_torque_is_on(change, message, twin, mov
     checkpoint = with_contract(trained, tmp_path / "changed", **change)
     assert message in roll_out_here(checkpoint, robot=twin.robot_arguments(own_types=True))
     assert not moved()
+    assert not twin.torque_enabled()
+
+
+def test_our_follower_at_a_wrong_rate(twin, moved, trained, roll_out_here, tmp_path):
+    checkpoint = with_contract(trained, tmp_path / "changed", fps=50.0)
+    refusal = roll_out_here(checkpoint, "--fps=30", robot=twin.robot_arguments(own_types=True))
+    assert "trained at 50 actions a second, asked for" in refusal
+    assert moved()
     assert not twin.torque_enabled()
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from lerobot.motors.motors_bus import MotorCalibration
 
 from lerobot_vla_plugin.arms.calibration import CalibrationLike, JointCalibration
-from lerobot_vla_plugin.arms.calibration_checks import CalibrationProblem, check_calibration
+from lerobot_vla_plugin.arms.calibration_checks import CalibrationProblem
 from lerobot_vla_plugin.arms.joints import JointConverter, is_gripper, joint_modes
 from lerobot_vla_plugin.arms.reliable_bus import ReliableBus
 
@@ -68,27 +68,22 @@ class ServoHealth:
 
 
 def examine_arm(
-    bus: ReliableBus, calibration: Mapping[str, JointCalibration], device_name: str, *, degrees: bool
+    bus: ReliableBus, calibration: Mapping[str, JointCalibration]
 ) -> tuple[list[ServoHealth], list[CalibrationProblem]]:
     """Read every servo of an arm by itself, so that a dead one hides no other.
 
     Args:
         bus: Bus whose port is open; a handshake is not needed.
         calibration: The calibration file, joint name -> calibration; empty where there is none.
-        device_name: LeRobot's name of the device, e.g. "so_follower".
-        degrees: Whether the arm's joints are read in degrees.
 
     Returns:
-        One entry a joint, and the problems of the arm as a whole.
+        One entry a joint, and the problems of the servos as a whole.
 
     Raises:
         ConnectionError: The port is gone.
     """
     servos = [_examine_servo(bus, joint, calibration.get(joint)) for joint in bus.motors]
-    problems = [*_strangers(bus), *_mixed_firmware(bus, servos)]
-    if calibration:
-        problems += check_calibration(calibration, device_name, degrees=degrees)
-    return servos, problems
+    return servos, [*_strangers(bus), *_mixed_firmware(bus, servos)]
 
 
 def _examine_servo(bus: ReliableBus, joint: str, calibration: JointCalibration | None) -> ServoHealth:
