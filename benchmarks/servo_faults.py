@@ -5,9 +5,10 @@
 
 An emulated arm is moved by a tick or two between observations, so that a reading of the cycle before is wrong by
 exactly that. Each observation ends as correct, wrong (a value that is not the arm's, and no error) or an exception.
-Faults of the wire hit each reply with the given rate; an arm has six replies to an observation. Faults of a servo
+Faults of the wire hit 1 % of the replies (`_often`: 10 %); an arm has six replies to an observation. Faults of a servo
 and of the cable happen once, after a third of the observations, and are mended half a second later. Recovery is the
-time from the first observation that was not correct to the next correct one.
+time from the first observation that was not correct to the next correct one. `hits` counts the replies that were
+spoilt, `doubted` those of them that passed our bus's check of the frame and were refused because no joint moves so.
 """
 
 import argparse
@@ -49,6 +50,9 @@ WIRE_FAULTS = {
     "truncate": (Fault(FaultKind.TRUNCATE, 0.01),),
     "late": (Fault(FaultKind.LATE, 0.01, delay_s=0.06),),
     "very_late": (Fault(FaultKind.LATE, 0.01, delay_s=0.2),),
+    # What the wire itself cannot tell, often enough to measure how much of it gets through.
+    "garble_often": (Fault(FaultKind.GARBLE, 0.1),),
+    "very_late_often": (Fault(FaultKind.LATE, 0.1, delay_s=0.2),),
     "duplicate": (Fault(FaultKind.DUPLICATE, 0.01),),
     "noise": (Fault(FaultKind.NOISE, 0.01),),
 }
@@ -71,6 +75,8 @@ class Tally:
         recoveries_s: Times from the first observation that was not correct to the next correct one, in [s].
         died: Whether no observation was correct after the last fault.
         named: Whether an error or a log line names the joint whose servo failed.
+        hits: Replies that faults hit.
+        doubted: Readings that were refused as implausible; only our bus does.
     """
 
     correct: int = 0
@@ -80,9 +86,11 @@ class Tally:
     recoveries_s: list[float] = field(default_factory=list)
     died: bool = False
     named: bool = False
+    hits: int = 0
+    doubted: int = 0
     _bad_since_s: float | None = None
     HEADER: ClassVar[str] = (
-        f"{'correct':>7s} {'wrong':>6s} {'worst':>6s} {'raised':>7s} {'recovery':>16s} {'named':>5s}"
+        f"{'correct':>7s} {'wrong':>6s} {'worst':>6s} {'raised':>7s} {'recovery':>16s} {'hits':>5s} {'doubted':>7s}"
     )
 
     def add(self, error_ticks: float | None, started_s: float) -> None:
@@ -110,7 +118,8 @@ class Tally:
         if self.recoveries_s and not self.died:
             recovery = f"{statistics.median(self.recoveries_s) * 1e3:.0f} / {max(self.recoveries_s) * 1e3:.0f} ms"
         worst = f"{self.worst_ticks:.0f}" if self.wrong else "-"
-        return f"{self.correct:7d} {self.wrong:6d} {worst:>6s} {self.exceptions:7d} {recovery:>16s}"
+        outcomes = f"{self.correct:7d} {self.wrong:6d} {worst:>6s} {self.exceptions:7d}"
+        return f"{outcomes} {recovery:>16s} {self.hits:5d} {self.doubted:7d}"
 
 
 class Walk:
@@ -202,6 +211,8 @@ def run_cell(fault: str, kind: str, types: str, role: str, observations: int) ->
                 error_ticks, message = observe(device, arm, walk, converter)
                 messages.texts.append(message)
                 tally.add(error_ticks, started_s)
+            tally.hits = sum(arm.bus.fault_hits().values())
+            tally.doubted = device.bus.statistics.implausible if types == OURS else 0
             arm.bus.clear_faults()
     finally:
         logging.getLogger().removeHandler(messages)
@@ -237,11 +248,11 @@ def main() -> None:
         (fault, arm, role, types) for fault in args.faults for arm in args.arms for role in args.roles
         for types in args.types
     ]  # fmt: skip
-    print(f"{'fault':10s} {'arm':5s} {'role':8s} {'types':7s} {Tally.HEADER}", flush=True)
+    print(f"{'fault':15s} {'arm':5s} {'role':8s} {'types':7s} {Tally.HEADER}", flush=True)
     for fault, arm, role, types in tqdm(cells, leave=False):
         tally = run_cell(fault, arm, types, role, args.observations)
         named = {True: "yes", False: "no"}[tally.named] if fault in SERVO_FAULTS else "-"
-        tqdm.write(f"{fault:10s} {arm:5s} {role:8s} {types:7s} {tally.row()} {named:>5s}")
+        tqdm.write(f"{fault:15s} {arm:5s} {role:8s} {types:7s} {tally.row()} {named:>5s}")
 
 
 if __name__ == "__main__":

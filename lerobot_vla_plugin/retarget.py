@@ -22,13 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.HelpFormatter
     parser.epilog = (
         "The unit and calibration of the recording come from the data set's meta/arm.json, which `lerobot-vla "
-        "annotate` writes, or from --source_unit and --source_calibration. Joints, their statistics and meta/arm.json "
+        "annotate` writes, or from --source-unit and --source-calibration. Joints, their statistics and meta/arm.json "
         "are written anew; pictures, videos, tasks and all else are copied. The data set itself is not touched."
     )
     parser.add_argument("dataset", help="folder of the data set, or its repo id under LeRobot's home")
     parser.add_argument("output", type=Path, help="folder to write; must not exist yet")
     parser.add_argument("--root", type=Path, help="the data set's folder, as in LeRobot's --dataset.root")
-    parser.add_argument("--joint_unit", choices=JOINT_UNITS, help="unit to write; as recorded if left out")
+    parser.add_argument("--joint-unit", choices=JOINT_UNITS, help="unit to write; as recorded if left out")
     parser.add_argument(
         "--calibration",
         metavar="FILE_OR_ID",
@@ -36,22 +36,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arm = parser.add_mutually_exclusive_group()
     arm.add_argument(
-        "--same_arm",
+        "--same-arm",
         action="store_true",
         help="the calibrations are of one arm: keep the pose that it stood in, through the encoders (default)",
     )
     arm.add_argument(
-        "--other_arm",
+        "--other-arm",
         action="store_true",
         help="the calibrations are of two arms of one kind: keep the share of each joint's range",
     )
-    parser.add_argument("--source_unit", choices=JOINT_UNITS, help="unit of the recording")
-    parser.add_argument("--source_calibration", metavar="FILE_OR_ID", help="calibration of the recording")
+    parser.add_argument("--source-unit", choices=JOINT_UNITS, help="unit of the recording")
+    parser.add_argument("--source-calibration", metavar="FILE_OR_ID", help="calibration of the recording")
     parser.add_argument(
-        "--calibration_dir", type=Path, help="folder of the calibrations; LeRobot's own folders if left out"
+        "--calibration-dir", type=Path, help="folder of the calibrations; LeRobot's own folders if left out"
     )
     parser.add_argument(
-        "--allow_clamping",
+        "--allow-clamping",
         action="store_true",
         help=f"write even if more than {_LARGEST_CLAMPED_SHARE:.0%}% of a joint's frames become the end of its range",
     )
@@ -119,7 +119,7 @@ def retarget(
         raise ValueError(
             f"{target.joint_unit} under calibration {target.fingerprint} cannot express these values:\n"
             + "".join(f"  {_describe(loss)}\n" for loss in clamped)
-            + "If the calibrations are the right ones, add --allow_clamping"
+            + "If the calibrations are the right ones, add --allow-clamping"
         )
     write_retargeted(root, output, retargeted, target)
     return [*map(_describe, losses), *map(_describe_statistics, foreign_statistics(root, vectors))]
@@ -135,7 +135,7 @@ def _source(root: Path, args: argparse.Namespace) -> ArmAnnotation:
     options = (args.source_unit, args.source_calibration)
     if annotation and any(options):
         raise ValueError(
-            f"{root / ANNOTATION_FILE} says what was recorded: leave --source_unit and --source_calibration out, or "
+            f"{root / ANNOTATION_FILE} says what was recorded: leave --source-unit and --source-calibration out, or "
             "correct it with `lerobot-vla annotate ... --overwrite`"
         )
     if annotation:

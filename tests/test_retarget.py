@@ -29,7 +29,7 @@ def recorded(tmp_path_factory) -> Path:
 def in_percent(recorded) -> Path:
     """The recording retargeted to percent by the command."""
     output = recorded.with_name("percent")
-    assert run(recorded, output, "--joint_unit=percent") == 0
+    assert run(recorded, output, "--joint-unit=percent") == 0
     return output
 
 
@@ -88,13 +88,13 @@ def test_what_degrees_express_beyond_the_range_is_kept_and_told(recorded, tmp_pa
 
 def test_what_percent_cannot_express_is_refused_or_allowed(recorded, tmp_path, capsys):
     save_calibration(recalibrated(25), tmp_path / "later.json")
-    arguments = [recorded, tmp_path / "new", f"--calibration={tmp_path / 'later.json'}", "--joint_unit=percent"]
+    arguments = [recorded, tmp_path / "new", f"--calibration={tmp_path / 'later.json'}", "--joint-unit=percent"]
     assert run(*arguments) == 2
     said = capsys.readouterr().err
     assert f"elbow_flex of action: {beyond('elbow_flex')} of 24 frames become the end of the calibrated range" in said
-    assert "--allow_clamping" in said
+    assert "--allow-clamping" in said
     assert not (tmp_path / "new").exists()
-    assert run(*arguments, "--allow_clamping") == 0
+    assert run(*arguments, "--allow-clamping") == 0
     percent = frames(tmp_path / "new", "action")
     assert percent.max() == 100
     assert percent[:, 1:].min() == -100
@@ -103,7 +103,7 @@ def test_what_percent_cannot_express_is_refused_or_allowed(recorded, tmp_path, c
 def test_the_share_of_the_range_is_kept_on_another_arm(recorded, in_percent, tmp_path):
     other = {name: replace(joint, range_max=joint.range_min + 2000) for name, joint in SO101.items()}
     save_calibration(other, tmp_path / "other.json")
-    options = ["--other_arm", f"--calibration={tmp_path / 'other.json'}"]
+    options = ["--other-arm", f"--calibration={tmp_path / 'other.json'}"]
     assert run(in_percent, tmp_path / "percent", *options) == 0
     np.testing.assert_allclose(frames(tmp_path / "percent", "action"), frames(in_percent, "action"), atol=1e-4)
     assert run(recorded, tmp_path / "degrees", *options) == 0
@@ -112,7 +112,7 @@ def test_the_share_of_the_range_is_kept_on_another_arm(recorded, in_percent, tmp
 
 
 def test_values_at_an_end_of_the_scale_are_told(in_percent, tmp_path, capsys):
-    assert run(in_percent, tmp_path / "back", "--joint_unit=degrees") == 0
+    assert run(in_percent, tmp_path / "back", "--joint-unit=degrees") == 0
     said = capsys.readouterr().out
     assert "elbow_flex of action: 2 of 24 frames were recorded at an end of the scale" in said
     assert "gripper" not in said
@@ -121,8 +121,8 @@ def test_values_at_an_end_of_the_scale_are_told(in_percent, tmp_path, capsys):
 def test_unit_and_calibration_can_be_said(copy, tmp_path, in_percent):
     (copy / ANNOTATION_FILE).unlink()
     save_calibration(SO101, tmp_path / "calibrations" / "mine.json")
-    options = ["--source_unit=degrees", "--source_calibration=mine", f"--calibration_dir={tmp_path / 'calibrations'}"]
-    assert run(copy, tmp_path / "new", *options, "--joint_unit=percent") == 0
+    options = ["--source-unit=degrees", "--source-calibration=mine", f"--calibration-dir={tmp_path / 'calibrations'}"]
+    assert run(copy, tmp_path / "new", *options, "--joint-unit=percent") == 0
     np.testing.assert_array_equal(frames(tmp_path / "new", "action"), frames(in_percent, "action"))
     assert read_annotation(tmp_path / "new") == replace(IN_PERCENT, robot_id="mine")
 
@@ -131,26 +131,26 @@ def test_unit_and_calibration_can_be_said(copy, tmp_path, in_percent):
     ("options", "message"),
     [
         ([], "already is in degrees under calibration"),
-        (["--joint_unit=degrees"], "already is in degrees under calibration"),
-        (["--joint_unit=percent", "--source_unit=degrees"], "leave --source_unit and --source_calibration out"),
+        (["--joint-unit=degrees"], "already is in degrees under calibration"),
+        (["--joint-unit=percent", "--source-unit=degrees"], "leave --source-unit and --source-calibration out"),
         (["--calibration=nowhere"], "no calibration nowhere.json"),
     ],
 )
 def test_what_makes_no_sense_is_refused(recorded, tmp_path, capsys, options, message):
-    assert run(recorded, tmp_path / "new", f"--calibration_dir={tmp_path}", *options) == 2
+    assert run(recorded, tmp_path / "new", f"--calibration-dir={tmp_path}", *options) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_data_set_of_unknown_unit_is_refused(copy, capsys):
     (copy / ANNOTATION_FILE).unlink()
-    assert run(copy, copy.with_name("new"), "--joint_unit=percent") == 2
+    assert run(copy, copy.with_name("new"), "--joint-unit=percent") == 2
     assert f"lerobot-vla annotate {copy} --robot.type=... --robot.id=..." in capsys.readouterr().err
 
 
 def test_a_unit_that_the_frames_contradict_is_refused(copy, capsys):
     write_annotation(copy, IN_PERCENT, overwrite=True)
-    assert run(copy, copy.with_name("new"), "--joint_unit=degrees") == 2
+    assert run(copy, copy.with_name("new"), "--joint-unit=degrees") == 2
     assert "is not in percent" in capsys.readouterr().err
 
 
@@ -177,10 +177,10 @@ def test_a_calibration_of_before_june_2025_is_refused(recorded, tmp_path, capsys
 
 def test_a_folder_that_exists_or_lies_inside_is_refused(copy, tmp_path, capsys):
     (tmp_path / "there").mkdir()
-    assert run(copy, tmp_path / "there", "--joint_unit=percent") == 2
+    assert run(copy, tmp_path / "there", "--joint-unit=percent") == 2
     assert "exists; name a new folder" in capsys.readouterr().err
     before = digests(copy)
-    assert run(copy, copy / "new", "--joint_unit=percent") == 2
+    assert run(copy, copy / "new", "--joint-unit=percent") == 2
     assert "lies inside the data set" in capsys.readouterr().err
     assert digests(copy) == before
 
@@ -193,7 +193,7 @@ def test_a_value_that_is_not_finite_is_refused(copy, capsys):
     field = table.schema.field("action")
     column = table.schema.get_field_index("action")
     pq.write_table(table.set_column(column, field, pa.array(rows, type=field.type)), path)
-    assert run(copy, copy.with_name("new"), "--joint_unit=percent") == 2
+    assert run(copy, copy.with_name("new"), "--joint-unit=percent") == 2
     assert "action is not finite in 1 frames, first in row 1" in capsys.readouterr().err
 
 
@@ -203,12 +203,12 @@ def test_help_says_what_it_is_for(capsys):
     assert stop.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "The data set itself is not touched" in said
-    assert "--other_arm" in said
+    assert "--other-arm" in said
 
 
 def test_statistics_of_relative_actions_are_not_lost_in_silence(copy, capsys):
     from lerobot.datasets.dataset_tools import recompute_stats
 
     recompute_stats(load(copy), relative_action=True, chunk_size=4)
-    assert run(copy, copy.with_name("new"), "--joint_unit=percent") == 0
+    assert run(copy, copy.with_name("new"), "--joint-unit=percent") == 0
     assert "did not hold the statistics of the recorded action" in capsys.readouterr().out
