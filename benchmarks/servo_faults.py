@@ -178,21 +178,22 @@ def observe(device: Any, arm: ArmOnTwin, walk: Walk, converter: JointConverter) 
     """Move the arm, read it, compare.
 
     Returns:
-        Largest error in [ticks], None where the reading raised; and the message of the error.
+        How far the worst joint is from where it stood while it was read, in [ticks], None where the reading raised;
+        and the message of the error.
     """
     arm.bus.teleport(walk.step())
-    true_ticks = arm.bus.positions_ticks()
+    before = arm.bus.positions_ticks()
     try:
         read = device.get_observation() if arm.role == "follower" else device.get_action()
     except Exception as error:  # whatever it is, it reaches the control loop
         return None, str(error)
+    # A device that reconnects in between may move its gripper itself.
+    after = arm.bus.positions_ticks()
     # By way of units, because LeRobot's percent end at the ends of the range.
-    expected = converter.dict_to_units(true_ticks)
-    both = [
-        [values[name] for name in converter.names] for values in ({n: read[f"{n}.pos"] for n in expected}, expected)
-    ]
-    read_ticks, expected_ticks = converter.to_exact_ticks(both)
-    return float(np.abs(read_ticks - expected_ticks).max()), ""
+    stood = converter.to_exact_ticks([list(converter.dict_to_units(ticks).values()) for ticks in (before, after)])
+    read_ticks = converter.to_exact_ticks([read[f"{name}.pos"] for name in converter.names])
+    outside_ticks = np.maximum(stood.min(axis=0) - read_ticks, read_ticks - stood.max(axis=0))
+    return float(outside_ticks.max()), ""
 
 
 def run_cell(fault: str, kind: str, types: str, role: str, observations: int) -> Tally:

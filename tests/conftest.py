@@ -1,6 +1,7 @@
 """Shared fixtures: small data sets in LeRobot's format, and LeRobot's commands run in-process."""
 
 import os
+import shutil
 
 # Nothing downloads during tests. Set before LeRobot is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -13,6 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# A busy computer may take long over one example; the time limit of the whole test is enough.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 JOINTS = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]
 
@@ -147,3 +153,45 @@ def trained(twin_sized_root, tmp_path_factory) -> Path:
     result = run_command("lerobot-train", *train_options(twin_sized_root, output, "--policy.joint_unit=degrees"))
     assert result.returncode == 0, result.stderr[-3000:]
     return last_checkpoint(output)
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory) -> Path:
+    """A recording of known ticks; no test may change it."""
+    from tick_dataset import record
+
+    root = tmp_path_factory.mktemp("recorded") / "ticks"
+    record(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def in_percent(recorded) -> Path:
+    """The recording retargeted to percent by the command."""
+    from tick_dataset import run_retarget
+
+    output = recorded.with_name("percent")
+    assert run_retarget(recorded, output, "--joint-unit=percent") == 0
+    return output
+
+
+@pytest.fixture
+def copy(recorded, tmp_path) -> Path:
+    """The recording, for a test that changes it."""
+    return Path(shutil.copytree(recorded, tmp_path / "copy"))
+
+
+@pytest.fixture(params=["so101", "koch"])
+def arm(request):
+    """A follower of each kind on an emulated bus."""
+    from arms_on_twins import ArmOnTwin
+
+    with ArmOnTwin(request.param) as arm:
+        yield arm
+
+
+@pytest.fixture
+def follower(arm):
+    """Our device for that arm, connected."""
+    with arm.connected() as follower:
+        yield follower

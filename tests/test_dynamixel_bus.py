@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from buses_on_twins import KOCH, MODELS, connected, host, koch_servos, middle_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lerobot.motors import MotorCalibration
 from lerobot.motors.dynamixel import DynamixelMotorsBus
@@ -31,7 +31,6 @@ def status(servo_id: int, error: int, data: bytes) -> Packet:
     return Packet(servo_id, Instruction.STATUS, bytes([error]) + data)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 252), ERRORS, DATA)
 def test_a_frame_is_taken_apart_as_it_was_sent(servo_id: int, error: int, data: bytes) -> None:
     frame = status(servo_id, error, data).to_bytes()
@@ -39,7 +38,6 @@ def test_a_frame_is_taken_apart_as_it_was_sent(servo_id: int, error: int, data: 
     assert FRAMES.decode(frame) == Reply(servo_id, error, data)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 252), ERRORS, DATA, st.data())
 def test_no_single_wrong_byte_passes(servo_id: int, error: int, data: bytes, draw: st.DataObject) -> None:
     frame = bytearray(status(servo_id, error, data).to_bytes())
@@ -96,7 +94,6 @@ def test_lerobots_own_arm_runs_on_it_through_bad_replies(servos: ServoBus) -> No
 # Turns -----------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.integers(-20_000, 20_000), st.integers(-9000, 9000), st.integers(2, 4095))
 def test_a_joint_that_can_stand_in_its_range_does(position: int, low: int, width: int) -> None:
     joint = MotorCalibration(1, 0, 0, low, low + width)

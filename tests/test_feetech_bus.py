@@ -2,7 +2,7 @@
 
 import pytest
 from buses_on_twins import connected, host, so101_servos
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lerobot.motors.feetech import FeetechMotorsBus
 from lerobot.robots.so_follower import SO101Follower, SO101FollowerConfig
@@ -17,7 +17,6 @@ FRAMES = FeetechFrames()
 PACKETS = st.builds(Packet, st.integers(0, 253), st.integers(0, 0x7F), st.binary(max_size=40))
 
 
-@settings(deadline=None)
 @given(PACKETS)
 def test_a_frame_is_taken_apart_as_it_was_sent(packet: Packet) -> None:
     frame = packet.to_bytes()
@@ -25,7 +24,6 @@ def test_a_frame_is_taken_apart_as_it_was_sent(packet: Packet) -> None:
     assert FRAMES.decode(frame) == Reply(packet.id, packet.code, packet.parameters)
 
 
-@settings(deadline=None)
 @given(PACKETS, st.data())
 def test_no_single_wrong_byte_passes(packet: Packet, data: st.DataObject) -> None:
     frame = bytearray(packet.to_bytes())
@@ -35,7 +33,6 @@ def test_no_single_wrong_byte_passes(packet: Packet, data: st.DataObject) -> Non
     assert not same_size or FRAMES.decode(bytes(frame)) is None
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=4, max_size=4))
 def test_any_head_has_a_possible_size_or_none(head: bytes) -> None:
     size = FRAMES.size(head)

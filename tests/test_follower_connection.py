@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,19 +10,6 @@ from lerobot.utils.errors import DeviceAlreadyConnectedError, DeviceNotConnected
 
 from lerobot_vla_plugin.arms.contract import ContractMismatchError
 from lerobot_vla_plugin.twin.faults import Fault, FaultKind
-
-
-@pytest.fixture(params=["so101", "koch"])
-def arm(request: pytest.FixtureRequest) -> Iterator[ArmOnTwin]:
-    with ArmOnTwin(request.param) as arm:
-        yield arm
-
-
-@pytest.fixture
-def follower(arm: ArmOnTwin) -> Iterator[Any]:
-    with arm.connected() as follower:
-        yield follower
-
 
 # Start ---------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,6 @@ from lerobot_vla_plugin.arms.guard_report import InterventionKind
 
 PACKAGE = str(Path(lerobot_vla_plugin.__file__).parent)
 OPEN = GuardConfig(max_speed_deg_s=math.inf, max_step_deg=math.inf, start_speed_deg_s=math.inf)
-
-
-@pytest.fixture(params=["so101", "koch"])
-def arm(request: pytest.FixtureRequest) -> Iterator[ArmOnTwin]:
-    with ArmOnTwin(request.param) as arm:
-        yield arm
-
-
-@pytest.fixture
-def follower(arm: ArmOnTwin) -> Iterator[Any]:
-    with arm.connected() as follower:
-        yield follower
 
 
 @pytest.mark.parametrize(

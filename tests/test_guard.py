@@ -54,7 +54,7 @@ def _commands(draw: st.DrawFn) -> list[tuple[float, dict[str, float]]]:
 
 
 @given(_commands(), st.booleans(), st.floats(10, 400), st.floats(5, 60), st.floats(5, 60), st.floats(0, 20))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_commands_break_a_limit(commands, degrees, speed_deg_s, step_deg, start_deg_s, margin_deg) -> None:
     guard = _guard(
         degrees,

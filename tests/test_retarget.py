@@ -1,46 +1,17 @@
 """`lerobot-vla retarget`: what it is told, what it refuses, and what it says of losses."""
 
 import json
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import JOINTS
-from tick_dataset import ACTION_TICKS, IN_PERCENT, NAMES, SO101, converter, digests, frames, load, record
+from tick_dataset import ACTION_TICKS, IN_PERCENT, NAMES, SO101, converter, digests, frames, load, run_retarget
 
-from lerobot_vla_cli.main import main
 from lerobot_vla_plugin.arms.annotation import ANNOTATION_FILE, read_annotation, write_annotation
 from lerobot_vla_plugin.arms.calibration import JointCalibration, save_calibration
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory) -> Path:
-    """The recording; no test may change it."""
-    root = tmp_path_factory.mktemp("recorded") / "ticks"
-    record(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def in_percent(recorded) -> Path:
-    """The recording retargeted to percent by the command."""
-    output = recorded.with_name("percent")
-    assert run(recorded, output, "--joint-unit=percent") == 0
-    return output
-
-
-@pytest.fixture
-def copy(recorded, tmp_path) -> Path:
-    """A recording that a test may change."""
-    return Path(shutil.copytree(recorded, tmp_path / "copy"))
-
-
-def run(*arguments: object) -> int:
-    return main(["retarget", *map(str, arguments)])
 
 
 def recalibrated(shift_ticks: int) -> dict[str, JointCalibration]:
@@ -70,7 +41,7 @@ def beyond(joint: str) -> int:
 def test_the_pose_is_kept_on_the_same_arm(recorded, tmp_path):
     """Feetech: encoder = present + homing offset, so a later calibration reads another number in the same pose."""
     save_calibration(recalibrated(25), tmp_path / "later.json")
-    assert run(recorded, tmp_path / "new", f"--calibration={tmp_path / 'later.json'}") == 0
+    assert run_retarget(recorded, tmp_path / "new", f"--calibration={tmp_path / 'later.json'}") == 0
     annotation = read_annotation(tmp_path / "new")
     assert (annotation.robot_id, annotation.joint_unit) == ("later", "degrees")
     ticks = converter(annotation).to_exact_ticks(frames(tmp_path / "new", "action")) if annotation else None
@@ -79,7 +50,7 @@ def test_the_pose_is_kept_on_the_same_arm(recorded, tmp_path):
 
 def test_what_degrees_express_beyond_the_range_is_kept_and_told(recorded, tmp_path, capsys):
     save_calibration(recalibrated(25), tmp_path / "later.json")
-    assert run(recorded, tmp_path / "new", f"--calibration={tmp_path / 'later.json'}") == 0
+    assert run_retarget(recorded, tmp_path / "new", f"--calibration={tmp_path / 'later.json'}") == 0
     said = capsys.readouterr().out
     for joint in JOINTS:
         told = f"note: {joint} of action: {beyond(joint)} of 24 frames lie beyond the calibrated range" in said
@@ -89,12 +60,12 @@ def test_what_degrees_express_beyond_the_range_is_kept_and_told(recorded, tmp_pa
 def test_what_percent_cannot_express_is_refused_or_allowed(recorded, tmp_path, capsys):
     save_calibration(recalibrated(25), tmp_path / "later.json")
     arguments = [recorded, tmp_path / "new", f"--calibration={tmp_path / 'later.json'}", "--joint-unit=percent"]
-    assert run(*arguments) == 2
+    assert run_retarget(*arguments) == 2
     said = capsys.readouterr().err
     assert f"elbow_flex of action: {beyond('elbow_flex')} of 24 frames become the end of the calibrated range" in said
     assert "--allow-clamping" in said
     assert not (tmp_path / "new").exists()
-    assert run(*arguments, "--allow-clamping") == 0
+    assert run_retarget(*arguments, "--allow-clamping") == 0
     percent = frames(tmp_path / "new", "action")
     assert percent.max() == 100
     assert percent[:, 1:].min() == -100
@@ -104,15 +75,15 @@ def test_the_share_of_the_range_is_kept_on_another_arm(recorded, in_percent, tmp
     other = {name: replace(joint, range_max=joint.range_min + 2000) for name, joint in SO101.items()}
     save_calibration(other, tmp_path / "other.json")
     options = ["--other-arm", f"--calibration={tmp_path / 'other.json'}"]
-    assert run(in_percent, tmp_path / "percent", *options) == 0
+    assert run_retarget(in_percent, tmp_path / "percent", *options) == 0
     np.testing.assert_allclose(frames(tmp_path / "percent", "action"), frames(in_percent, "action"), atol=1e-4)
-    assert run(recorded, tmp_path / "degrees", *options) == 0
+    assert run_retarget(recorded, tmp_path / "degrees", *options) == 0
     share = frames(in_percent, "action")[:, 1:] / 100
     np.testing.assert_allclose(frames(tmp_path / "degrees", "action")[:, 1:], share * 1000 * 360 / 4095, atol=1e-3)
 
 
 def test_values_at_an_end_of_the_scale_are_told(in_percent, tmp_path, capsys):
-    assert run(in_percent, tmp_path / "back", "--joint-unit=degrees") == 0
+    assert run_retarget(in_percent, tmp_path / "back", "--joint-unit=degrees") == 0
     said = capsys.readouterr().out
     assert "elbow_flex of action: 2 of 24 frames were recorded at an end of the scale" in said
     assert "gripper" not in said
@@ -122,7 +93,7 @@ def test_unit_and_calibration_can_be_said(copy, tmp_path, in_percent):
     (copy / ANNOTATION_FILE).unlink()
     save_calibration(SO101, tmp_path / "calibrations" / "mine.json")
     options = ["--source-unit=degrees", "--source-calibration=mine", f"--calibration-dir={tmp_path / 'calibrations'}"]
-    assert run(copy, tmp_path / "new", *options, "--joint-unit=percent") == 0
+    assert run_retarget(copy, tmp_path / "new", *options, "--joint-unit=percent") == 0
     np.testing.assert_array_equal(frames(tmp_path / "new", "action"), frames(in_percent, "action"))
     assert read_annotation(tmp_path / "new") == replace(IN_PERCENT, robot_id="mine")
 
@@ -137,26 +108,26 @@ def test_unit_and_calibration_can_be_said(copy, tmp_path, in_percent):
     ],
 )
 def test_what_makes_no_sense_is_refused(recorded, tmp_path, capsys, options, message):
-    assert run(recorded, tmp_path / "new", f"--calibration-dir={tmp_path}", *options) == 2
+    assert run_retarget(recorded, tmp_path / "new", f"--calibration-dir={tmp_path}", *options) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_data_set_of_unknown_unit_is_refused(copy, capsys):
     (copy / ANNOTATION_FILE).unlink()
-    assert run(copy, copy.with_name("new"), "--joint-unit=percent") == 2
+    assert run_retarget(copy, copy.with_name("new"), "--joint-unit=percent") == 2
     assert f"lerobot-vla annotate {copy} --robot.type=... --robot.id=..." in capsys.readouterr().err
 
 
 def test_a_unit_that_the_frames_contradict_is_refused(copy, capsys):
     write_annotation(copy, IN_PERCENT, overwrite=True)
-    assert run(copy, copy.with_name("new"), "--joint-unit=degrees") == 2
+    assert run_retarget(copy, copy.with_name("new"), "--joint-unit=degrees") == 2
     assert "is not in percent" in capsys.readouterr().err
 
 
 def test_a_calibration_of_other_joints_is_refused(recorded, tmp_path, capsys):
     save_calibration({name: joint for name, joint in SO101.items() if name != "gripper"}, tmp_path / "five.json")
-    assert run(recorded, tmp_path / "new", f"--calibration={tmp_path / 'five.json'}") == 2
+    assert run_retarget(recorded, tmp_path / "new", f"--calibration={tmp_path / 'five.json'}") == 2
     assert "the calibration has ['elbow_flex', 'shoulder_lift'" in capsys.readouterr().err
 
 
@@ -170,17 +141,17 @@ def test_a_calibration_of_before_june_2025_is_refused(recorded, tmp_path, capsys
         "motor_names": JOINTS,
     }
     (tmp_path / "old.json").write_text(json.dumps(legacy))
-    assert run(recorded, tmp_path / "new", f"--calibration={tmp_path / 'old.json'}") == 2
+    assert run_retarget(recorded, tmp_path / "new", f"--calibration={tmp_path / 'old.json'}") == 2
     assert "old.json" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_exists_or_lies_inside_is_refused(copy, tmp_path, capsys):
     (tmp_path / "there").mkdir()
-    assert run(copy, tmp_path / "there", "--joint-unit=percent") == 2
+    assert run_retarget(copy, tmp_path / "there", "--joint-unit=percent") == 2
     assert "exists; name a new folder" in capsys.readouterr().err
     before = digests(copy)
-    assert run(copy, copy / "new", "--joint-unit=percent") == 2
+    assert run_retarget(copy, copy / "new", "--joint-unit=percent") == 2
     assert "lies inside the data set" in capsys.readouterr().err
     assert digests(copy) == before
 
@@ -193,13 +164,13 @@ def test_a_value_that_is_not_finite_is_refused(copy, capsys):
     field = table.schema.field("action")
     column = table.schema.get_field_index("action")
     pq.write_table(table.set_column(column, field, pa.array(rows, type=field.type)), path)
-    assert run(copy, copy.with_name("new"), "--joint-unit=percent") == 2
+    assert run_retarget(copy, copy.with_name("new"), "--joint-unit=percent") == 2
     assert "action is not finite in 1 frames, first in row 1" in capsys.readouterr().err
 
 
 def test_help_says_what_it_is_for(capsys):
     with pytest.raises(SystemExit) as stop:
-        run("--help")
+        run_retarget("--help")
     assert stop.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "The data set itself is not touched" in said
@@ -210,5 +181,5 @@ def test_statistics_of_relative_actions_are_not_lost_in_silence(copy, capsys):
     from lerobot.datasets.dataset_tools import recompute_stats
 
     recompute_stats(load(copy), relative_action=True, chunk_size=4)
-    assert run(copy, copy.with_name("new"), "--joint-unit=percent") == 0
+    assert run_retarget(copy, copy.with_name("new"), "--joint-unit=percent") == 0
     assert "did not hold the statistics of the recorded action" in capsys.readouterr().out

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-import pytest
 from conftest import write_dataset
 from tick_dataset import (
     ACTION_TICKS,
@@ -24,39 +23,12 @@ from tick_dataset import (
     digests,
     frames,
     load,
-    record,
+    run_retarget,
 )
 
-from lerobot_vla_cli.main import main
 from lerobot_vla_plugin import retarget_dataset
 from lerobot_vla_plugin.arms.annotation import ANNOTATION_FILE, read_annotation, write_annotation
 from lerobot_vla_plugin.retarget import retarget
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory) -> Path:
-    """The recording; no test may change it."""
-    root = tmp_path_factory.mktemp("recorded") / "ticks"
-    record(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def in_percent(recorded) -> Path:
-    """The recording retargeted to percent by the command."""
-    output = recorded.with_name("percent")
-    assert run(recorded, output, "--joint-unit=percent") == 0
-    return output
-
-
-@pytest.fixture
-def copy(recorded, tmp_path) -> Path:
-    """A recording that a test may change."""
-    return Path(shutil.copytree(recorded, tmp_path / "copy"))
-
-
-def run(*arguments: object) -> int:
-    return main(["retarget", *map(str, arguments)])
 
 
 def test_lerobot_reads_every_frame_as_computed_from_the_ticks(recorded, in_percent):
@@ -119,14 +91,14 @@ def test_all_else_is_carried_over(recorded, in_percent):
 
 def test_the_original_is_untouched_and_the_copy_is_annotated(copy):
     before = digests(copy)
-    assert run(copy, copy.with_name("new"), "--joint-unit=percent") == 0
+    assert run_retarget(copy, copy.with_name("new"), "--joint-unit=percent") == 0
     assert digests(copy) == before
     assert read_annotation(copy.with_name("new")) == IN_PERCENT
     assert sorted(path.name for path in copy.parent.iterdir()) == ["copy", "new"]
 
 
 def test_every_tick_survives_there_and_back(recorded, in_percent, tmp_path):
-    assert run(in_percent, tmp_path / "back", "--joint-unit=degrees") == 0
+    assert run_retarget(in_percent, tmp_path / "back", "--joint-unit=degrees") == 0
     state, action = frames(tmp_path / "back", "observation.state"), frames(tmp_path / "back", "action")
     np.testing.assert_array_equal(converter(IN_DEGREES).to_ticks(state[:, STATE_COLUMNS]), STATE_TICKS)
     np.testing.assert_array_equal(converter(IN_DEGREES).to_ticks(action), ACTION_TICKS)
@@ -137,7 +109,7 @@ def test_every_tick_survives_there_and_back(recorded, in_percent, tmp_path):
 def test_pictures_inside_parquet_are_carried_over(dataset_root, tmp_path):
     source = Path(shutil.copytree(dataset_root, tmp_path / "pictures"))
     write_annotation(source, IN_DEGREES)
-    assert run(source, tmp_path / "new", "--joint-unit=percent") == 0
+    assert run_retarget(source, tmp_path / "new", "--joint-unit=percent") == 0
     old, new = load(source), load(tmp_path / "new")
     for index in (0, 12, 35):
         assert np.array_equal(old[index]["observation.images.wrist"], new[index]["observation.images.wrist"])
@@ -164,7 +136,7 @@ def test_nothing_half_written_stays_after_a_failure(copy, capsys):
     table = pd.read_parquet(path)
     table["stats/action/kurtosis"] = 0.0
     table.to_parquet(path)
-    assert run(copy, copy.with_name("new"), "--joint-unit=percent") == 2
+    assert run_retarget(copy, copy.with_name("new"), "--joint-unit=percent") == 2
     assert "stats/action/kurtosis is no statistic that this LeRobot computes" in capsys.readouterr().err
     assert [entry.name for entry in copy.parent.iterdir()] == ["copy"]
 
@@ -175,7 +147,7 @@ def test_nothing_half_written_stays_after_an_interruption(copy, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(retarget_dataset.shutil, "copyfile", interrupt)
-    assert run(copy, copy.with_name("new"), "--joint-unit=percent") == 130
+    assert run_retarget(copy, copy.with_name("new"), "--joint-unit=percent") == 130
     assert [entry.name for entry in copy.parent.iterdir()] == ["copy"]
 
 
@@ -189,7 +161,7 @@ def test_a_snapshot_of_links_becomes_files(recorded, in_percent, tmp_path):
         link = tmp_path / "links" / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(recorded / name)
-    assert run(tmp_path / "links", tmp_path / "new", "--joint-unit=percent") == 0
+    assert run_retarget(tmp_path / "links", tmp_path / "new", "--joint-unit=percent") == 0
     assert digests(tmp_path / "new") == digests(in_percent)
     assert not any(path.is_symlink() for path in (tmp_path / "new").rglob("*"))
 
@@ -200,7 +172,7 @@ def test_statistics_that_are_absent_stay_absent(copy):
         table = pq.read_table(path)
         pq.write_table(table.drop_columns([name for name in table.column_names if name.endswith("/q50")]), path)
     (copy / "meta" / "stats.json").unlink()
-    assert run(copy, copy.with_name("new"), "--joint-unit=percent") == 0
+    assert run_retarget(copy, copy.with_name("new"), "--joint-unit=percent") == 0
     assert not (copy.with_name("new") / "meta" / "stats.json").exists()
     for path in copy.glob("meta/episodes/*/*.parquet"):
         written = pq.read_table(copy.with_name("new") / path.relative_to(copy))

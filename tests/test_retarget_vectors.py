@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 from conftest import JOINTS
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tick_dataset import IN_DEGREES, IN_PERCENT, SO101
 
@@ -24,7 +24,6 @@ def one_joint_arms(draw) -> ArmAnnotation:
     return ArmAnnotation(robot_type, "drawn", draw(st.sampled_from(["degrees", "percent"])), {name: joint})
 
 
-@settings(deadline=None)
 @given(arm=one_joint_arms(), data=st.data())
 def test_every_tick_of_every_calibration_survives_there_and_back(arm, data):
     (name, joint), *_ = arm.calibration.items()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from arms_on_twins import wait_for
 from lerobot.motors import Motor, MotorNormMode
 from lerobot.motors.feetech import FeetechMotorsBus
 from lerobot.robots.so_follower import SO101Follower, SO101FollowerConfig
@@ -44,13 +45,6 @@ def follower(bus: ServoBus) -> Iterator[SO101Follower]:
         follower.disconnect()
 
 
-def _wait_for(condition, seconds: float = 2.0) -> bool:
-    until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.005)
-    return condition()
-
-
 def test_follower_connects_without_asking_for_a_calibration(bus: ServoBus, follower: SO101Follower) -> None:
     assert follower.is_calibrated
     assert all(bus.torque_enabled().values())
@@ -85,7 +79,7 @@ def test_every_register_reads_the_same_through_lerobot(bus: ServoBus, follower: 
 def test_an_action_arrives_and_is_logged(bus: ServoBus, follower: SO101Follower) -> None:
     action = {f"{joint}.pos": 10.0 for joint in CALIBRATION}
     follower.send_action(action)
-    assert _wait_for(
+    assert wait_for(
         lambda: follower.get_observation() == pytest.approx(action, abs=0.1)
     )  # LeRobot truncates to a tick, 0.088 degrees
     (entry,) = bus.goal_writes()
@@ -95,7 +89,7 @@ def test_an_action_arrives_and_is_logged(bus: ServoBus, follower: SO101Follower)
 
 def test_goals_outside_the_range_are_seen_in_the_statistics(bus: ServoBus, follower: SO101Follower) -> None:
     follower.bus.sync_write("Goal_Position", {"shoulder_pan": 10}, normalize=False)
-    assert _wait_for(lambda: len(bus.goal_writes()) == 1)
+    assert wait_for(lambda: len(bus.goal_writes()) == 1)
     statistics = bus.goal_statistics()
     assert not statistics.goals_in_range
     assert statistics.out_of_range == ("shoulder_pan",)

@@ -1,13 +1,13 @@
 """LeRobot's own Koch arms, its Dynamixel bus and the ROBOTIS SDK on the pseudo-terminal, unmodified."""
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import dynamixel_sdk as sdk
 import numpy as np
 import pytest
+from arms_on_twins import wait_for
 from lerobot.motors import Motor, MotorNormMode
 from lerobot.motors.dynamixel import DynamixelMotorsBus
 from lerobot.robots.koch_follower import KochFollower, KochFollowerConfig
@@ -72,13 +72,6 @@ def follower(bus: ServoBus) -> Iterator[KochFollower]:
         follower.disconnect()
 
 
-def _wait_for(condition, seconds: float = 2.0) -> bool:
-    until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.005)
-    return condition()
-
-
 def test_follower_connects_calibrated_and_under_torque(bus: ServoBus, follower: KochFollower) -> None:
     assert follower.is_calibrated
     assert all(bus.torque_enabled().values())
@@ -91,7 +84,7 @@ def test_an_action_arrives_and_is_logged(bus: ServoBus, follower: KochFollower) 
     action = {f"{joint}.pos": 20.0 for joint in FOLLOWER}
     follower.send_action(action)
     # LeRobot truncates to a tick: 0.15 of the gripper's percent at most.
-    assert _wait_for(lambda: follower.get_observation() == pytest.approx(action, abs=0.15))
+    assert wait_for(lambda: follower.get_observation() == pytest.approx(action, abs=0.15))
     (entry,) = bus.goal_writes()
     assert set(entry.goals_ticks) == set(FOLLOWER)
     assert bus.goal_statistics().goals_in_range
@@ -150,7 +143,7 @@ def test_the_sdk_reads_blocks_of_several_servos(bus: ServoBus, host: DynamixelMo
     writer = sdk.GroupBulkWrite(host.port_handler, host.packet_handler)
     writer.addParam(2, 65, 1, [1])
     assert writer.txPacket() == sdk.COMM_SUCCESS
-    assert _wait_for(lambda: bus.registers("LED")["shoulder_lift"] == 1)
+    assert wait_for(lambda: bus.registers("LED")["shoulder_lift"] == 1)
 
 
 def test_the_sdk_reboots_and_clears_turns(bus: ServoBus, host: DynamixelMotorsBus) -> None:
@@ -160,7 +153,7 @@ def test_the_sdk_reboots_and_clears_turns(bus: ServoBus, host: DynamixelMotorsBu
     host.enable_torque("gripper")
     assert host.packet_handler.reboot(host.port_handler, 6) == (sdk.COMM_SUCCESS, 0)
     assert host.ping("gripper") is None
-    assert _wait_for(lambda: host.ping("gripper") == 1200)
+    assert wait_for(lambda: host.ping("gripper") == 1200)
     assert not bus.torque_enabled()["gripper"]
 
 
@@ -180,7 +173,7 @@ def test_an_unplugged_koch_with_its_watchdog_armed_stops_and_refuses_goals(
     host.write("Bus_Watchdog", "shoulder_pan", 3)
     host.write("Goal_Position", "shoulder_pan", 4000, normalize=False)
     bus.unplug()
-    assert _wait_for(lambda: bus.registers("Bus_Watchdog")["shoulder_pan"] == -1)
+    assert wait_for(lambda: bus.registers("Bus_Watchdog")["shoulder_pan"] == -1)
     stopped = bus.positions_ticks()["shoulder_pan"]
     assert 2100 < stopped < 2300
     bus.replug()
@@ -191,7 +184,7 @@ def test_an_unplugged_koch_with_its_watchdog_armed_stops_and_refuses_goals(
     assert bus.positions_ticks()["shoulder_pan"] == stopped
     again.write("Bus_Watchdog", "shoulder_pan", 0)
     again.write("Goal_Position", "shoulder_pan", 2150, normalize=False)
-    assert _wait_for(lambda: bus.positions_ticks()["shoulder_pan"] == 2150)
+    assert wait_for(lambda: bus.positions_ticks()["shoulder_pan"] == 2150)
     again.disconnect()
 
 
@@ -213,10 +206,10 @@ def test_leader_reads_the_hand_and_its_gripper_springs_back(leader_bus: ServoBus
     try:
         assert leader.is_calibrated
         assert {joint for joint, on in leader_bus.torque_enabled().items() if on} == {"gripper"}
-        assert _wait_for(lambda: leader.get_action()["gripper.pos"] == pytest.approx(50, abs=0.2))
+        assert wait_for(lambda: leader.get_action()["gripper.pos"] == pytest.approx(50, abs=0.2))
         assert leader_bus.set_positions_by_hand({"gripper": 2100.0, "elbow_flex": 1500.0})
         assert leader.get_action()["gripper.pos"] == pytest.approx((2100 - 2031) / (2794 - 2031) * 100)
-        assert _wait_for(lambda: leader.get_action()["gripper.pos"] == pytest.approx(50, abs=0.2))
+        assert wait_for(lambda: leader.get_action()["gripper.pos"] == pytest.approx(50, abs=0.2))
         # The file says drive_mode 1: firmware has inverted it, and LeRobot does not do it again.
         low, high = LEADER["elbow_flex"].range_min, LEADER["elbow_flex"].range_max
         assert LEADER["elbow_flex"].drive_mode == 1
@@ -272,5 +265,5 @@ def test_a_broadcast_reply_of_nobody_is_no_trouble(bus: ServoBus) -> None:
     port = os.open(bus.port, os.O_RDWR | os.O_NOCTTY)
     for _ in range(2):
         os.write(port, Packet(BROADCAST_ID, Instruction.PING).to_bytes())
-    assert _wait_for(lambda: bus.fault_hits()[FaultKind.MOTOR_GONE] == 6)
+    assert wait_for(lambda: bus.fault_hits()[FaultKind.MOTOR_GONE] == 6)
     os.close(port)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from conftest import JOINTS
 
+from lerobot_vla_cli.main import main
 from lerobot_vla_plugin.arms.annotation import ArmAnnotation, write_annotation
 from lerobot_vla_plugin.arms.calibration import example_calibration
 from lerobot_vla_plugin.arms.joints import JointConverter, joint_modes
@@ -90,3 +91,8 @@ def digests(root: Path) -> dict[str, str]:
     """Hash of every file, by its path in the data set."""
     files = (path for path in root.rglob("*") if path.is_file())
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def run_retarget(*arguments: object) -> int:
+    """Run `lerobot-vla retarget`; returns its exit code."""
+    return main(["retarget", *map(str, arguments)])
