@@ -181,6 +181,21 @@ def copy(recorded, tmp_path) -> Path:
     return Path(shutil.copytree(recorded, tmp_path / "copy"))
 
 
+@pytest.fixture
+def patience(monkeypatch):
+    """Let LeRobot's own buses wait longer than 50 ms (Feetech) and 34 ms (Dynamixel), once and for all.
+
+    The emulated servos are served by a thread, which is later than that on a busy computer.
+    """
+
+    def wait_longer(self, packet_length: int) -> None:
+        self.packet_start_time = self.getCurrentTime()
+        self.packet_timeout = self.tx_time_per_byte * packet_length + 500
+
+    monkeypatch.setattr("lerobot.motors.feetech.feetech.patch_setPacketTimeout", wait_longer)
+    monkeypatch.setattr("dynamixel_sdk.port_handler.LATENCY_TIMER", 150)
+
+
 @pytest.fixture(params=["so101", "koch"])
 def arm(request):
     """A follower of each kind on an emulated bus."""

@@ -57,7 +57,7 @@ def roll_out(twin, checkpoint, *more, robot=None):
 
 
 @pytest.fixture
-def roll_out_here(twin, monkeypatch):
+def roll_out_here(twin, monkeypatch, patience):
     """The same in this process, where a fresh one would only cost time; gives the refusal that ended it, or ""."""
     from lerobot.scripts import lerobot_rollout as command
 

@@ -20,6 +20,8 @@ CALIBRATION = example_calibration("so_follower", "so101_follower")
 GOAL = STS3215_REGISTERS["Goal_Position"].address
 PRESENT = STS3215_REGISTERS["Present_Position"].address
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 
 def _bus(name: str = "so_follower", position_ticks: int = 2100) -> ServoBus:
     calibration = example_calibration(name, name.replace("so_", "so101_"))

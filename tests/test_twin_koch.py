@@ -31,10 +31,7 @@ START_TICKS = {"shoulder_pan": 2100, "shoulder_lift": 1900, "elbow_flex": 2500, 
 }
 
 
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LeRobot asks a Koch once and waits 34 ms; this thread may be later than that where other tests run too."""
-    monkeypatch.setattr("dynamixel_sdk.port_handler.LATENCY_TIMER", 150)
+pytestmark = pytest.mark.usefixtures("patience")
 
 
 @pytest.fixture

@@ -82,9 +82,8 @@ def _check_motion(twin: KochTwin, touches: int, started_s: float) -> None:
     assert (np.ptp(goals, axis=0)[[0, 1, 2, 5]] > 30).all()
 
 
+@pytest.mark.usefixtures("patience")
 def test_lerobot_teleoperates_it(twin: KochTwin, monkeypatch: pytest.MonkeyPatch) -> None:
-    # LeRobot asks once and waits 34 ms; the twin may be later where other tests run too.
-    monkeypatch.setattr("dynamixel_sdk.port_handler.LATENCY_TIMER", 150)
     touches, started_s = twin.task.touches, time.monotonic()
     teleoperate(draccus.parse(TeleoperateConfig, args=_teleoperation(twin)))
     _check_motion(twin, touches, started_s)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from arms_on_twins import wait_for
 
 pytest.importorskip("mujoco")
 
@@ -56,19 +57,13 @@ def _is_alive(pid: int) -> bool:
     return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
-def _wait_for(condition, seconds: float) -> bool:
-    until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.02)
-    return condition()
-
-
 def _camera(twin: SO101Twin, name: str) -> ZMQCamera:
     camera = ZMQCamera(ZMQCameraConfig("127.0.0.1", twin.camera_port, name, fps=20, width=128, height=96))
     camera.connect()
     return camera
 
 
+@pytest.mark.usefixtures("patience")
 def test_follower_follows_the_leader_and_touches_cubes(twin: SO101Twin) -> None:
     folder = example_calibration_dir
     follower = SO101Follower(
@@ -121,7 +116,7 @@ def test_cameras_show_the_follower_move(twin: SO101Twin) -> None:
         before = camera.read().astype(int)
         gripper = twin.follower_joints()[5]
         twin.follower.set_positions_by_hand({"gripper": 3400.0 if gripper < 50 else 2000.0})
-        assert _wait_for(lambda: (np.abs(camera.read() - before).max(axis=2) > 60).sum() > 30, 3)
+        assert wait_for(lambda: (np.abs(camera.read() - before).max(axis=2) > 60).sum() > 30, 3)
     finally:
         camera.disconnect()
 
@@ -200,7 +195,7 @@ def test_the_command_stops_cleanly_and_another_takes_over_from_a_killed_one(tmp_
     camera_pids = [int(pid) for pid in children.read_text().split()] if children.exists() else []
     killed.kill()
     killed.communicate()
-    assert all(_wait_for(lambda pid=pid: not _is_alive(pid), 5) for pid in camera_pids)
+    assert all(wait_for(lambda pid=pid: not _is_alive(pid), 5) for pid in camera_pids)
     assert (tmp_path / "follower").is_symlink()  # left behind
     stopped = _start_command(tmp_path)
     assert (tmp_path / "follower").exists()

@@ -86,7 +86,7 @@ def lerobot_commands(twin: ArmTwin) -> list[list[str]]:
         twin: A running twin.
     """
     dataset = f"local/{twin.kind.name}_twin"
-    robot, teleop = twin.robot_arguments(), twin.teleop_arguments()
+    robot, teleop = twin.robot_arguments(own_types=True), twin.teleop_arguments(own_types=True)
     record = [
         f"--dataset.repo_id={dataset}",
         f"--dataset.single_task={TASK}",
@@ -102,6 +102,6 @@ def lerobot_commands(twin: ArmTwin) -> list[list[str]]:
     return [
         ["lerobot-teleoperate", *robot, *teleop],
         ["lerobot-record", *robot, *teleop, *record],
-        ["lerobot-replay", *twin.robot_arguments(with_cameras=False), *replay],
+        ["lerobot-replay", *twin.robot_arguments(with_cameras=False, own_types=True), *replay],
         ["lerobot-rollout", *robot, *rollout],
     ]
