@@ -196,6 +196,15 @@ def test_the_summary_of_the_guard_is_said_in_the_end(arm: ArmOnTwin, follower: A
     assert "the guard sent 1 actions and intervened: wrist_roll slow start 1 times (up to 86.4 deg)" in caplog.text
 
 
+def test_what_went_wrong_on_the_bus_is_said_in_the_end(arm: ArmOnTwin, follower: Any, caplog) -> None:
+    caplog.set_level("INFO")
+    arm.bus.inject(Fault(FaultKind.DROP, count=1))
+    follower.get_observation()
+    follower.disconnect()
+    assert "questions on the servo bus: 1 " in caplog.text
+    assert "1 retries" in caplog.text
+
+
 # The cable -----------------------------------------------------------------------------------------------
 
 

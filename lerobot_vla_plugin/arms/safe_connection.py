@@ -78,7 +78,7 @@ class SafeConnection:
         """
         self._connected = False
         self._close(disable_torque=getattr(self.config, "disable_torque_on_disconnect", True))
-        logger.info("%s disconnected.", self)
+        logger.info("%s disconnected after %s.", self, self.bus.statistics.summary())
 
     def release_torque(self, reason: str) -> None:
         """Switch the torque off on every motor that still listens, and keep it off; for `safe_exit`.

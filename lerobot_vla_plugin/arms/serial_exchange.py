@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from lerobot_vla_plugin.arms.serial_frames import BadReplyError, Flaw, Frames, Reply
 from lerobot_vla_plugin.arms.serial_port import SerialPort
@@ -59,6 +59,12 @@ class BusStatistics:
     def count(self, flaw: Flaw) -> None:
         """Count a bad reply."""
         setattr(self, flaw, getattr(self, flaw) + 1)
+
+    def summary(self) -> str:
+        """What went wrong, in one line."""
+        counts = {name: count for name, count in asdict(self).items() if count and name != "transactions"}
+        flaws = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+        return f"{self.transactions} questions on the servo bus: {flaws or 'all were answered at once'}"
 
 
 class ServoRefusedError(RuntimeError):
