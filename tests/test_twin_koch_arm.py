@@ -38,7 +38,7 @@ def test_arguments_are_what_lerobot_parses(twin: KochTwin) -> None:
     teleoperate, record, *_ = command.lerobot_commands(twin)
     for config_class, words in ((TeleoperateConfig, teleoperate), (RecordConfig, record)):
         config = draccus.parse(config_class, args=words[1:])
-        assert (config.robot.type, config.teleop.type) == ("koch_follower", "koch_leader")
+        assert (config.robot.type, config.teleop.type) == ("koch_vla_follower", "koch_vla_leader")
         assert config.robot.port == str(twin.follower_port)
     assert "--dataset.repo_id=local/koch_twin" in record
 
@@ -52,7 +52,7 @@ def test_the_command_runs_a_koch(
     args = parser.parse_args(["--arm=koch", f"--directory={tmp_path}", "--renderer=drawing"])
     assert command.run(args) == 0
     said = capsys.readouterr().out
-    assert "--robot.type=koch_follower" in said
+    assert "--robot.type=koch_vla_follower" in said
     assert "twin stopped" in said
 
 
