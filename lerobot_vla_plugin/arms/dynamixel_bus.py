@@ -16,7 +16,8 @@ from lerobot_vla_plugin.arms.serial_frames import DynamixelFrames, Reply
 
 logger = logging.getLogger(__name__)
 
-WATCHDOG_S = 1.0
+# As long as a servo can count, or nearly: a policy that thinks for a second on a slow computer is no lost cable.
+WATCHDOG_S = 2.5
 _WATCHDOG = "Bus_Watchdog"
 _WATCHDOG_UNIT_S = 0.02
 _LONGEST_WATCHDOG_UNITS = 127
