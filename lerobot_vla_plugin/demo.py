@@ -34,8 +34,10 @@ On a real SO-101 the same commands do the same job. What changes:
     lerobot-find-port                                      # port of each arm, for --robot.port and --teleop.port
     lerobot-calibrate --robot.type=so101_follower --robot.port=PORT --robot.id=my_follower
     lerobot-calibrate --teleop.type=so101_leader --teleop.port=PORT --teleop.id=my_leader
+    lerobot-vla check --robot.type=so101_follower --robot.port=PORT --robot.id=my_follower
     lerobot-find-cameras opencv                            # for --robot.cameras
     lerobot-record   as above, with those ports, ids and cameras, 50 episodes, and time to reset the scene
+    lerobot-vla annotate   as above
     lerobot-train    as above, with --policy.init_from=lerobot/smolvla_base instead of --policy.vlm_model_name=tiny,
                      and --policy.device=cuda
     lerobot-rollout  as above"""
