@@ -57,6 +57,15 @@ def test_the_seam_of_a_full_turn_is_no_jump() -> None:
         assert len(contradictions) == doubted
 
 
+@pytest.mark.parametrize("garbled", [-31_000, 6_100, 31_000])
+def test_a_value_far_beyond_a_turn_is_near_nothing(garbled: int) -> None:
+    for readings in ((garbled, 2001), (garbled, garbled + 3_000, 2001)):
+        positions, contradictions = position_filter(wraps=True)
+        positions.read(["joint"], scripted(2000, 2000))
+        assert positions.read(["joint"], scripted(*readings)).ticks == {"joint": 2001}
+        assert contradictions
+
+
 def test_a_joint_may_be_as_fast_as_the_limit() -> None:
     positions, contradictions = position_filter()
     positions.read(["joint"], scripted(0, 0))

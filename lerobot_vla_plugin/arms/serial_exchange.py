@@ -2,7 +2,7 @@
 
 After a timeout or a bad reply the bus is silent for `SILENCE_S`, its input is thrown away, and the question is put
 again. A reply that comes still later meets another question. It carries no number that tells them apart, but it
-has a length: every question after a bad reply asks for one byte more or less than the one before (behind the
+has a length: every question after a bad reply asks for another number of bytes than the ones before (behind the
 register stand other registers), so a reply to an earlier question has the wrong length and is refused.
 
 What remains: a late reply to a write, which has no data and so no length to choose; one that comes after
@@ -23,7 +23,7 @@ from lerobot_vla_plugin.arms.serial_port import SerialPort
 SILENCE_S = 0.02
 # With 1 % of the replies lost, a reading of six servos fails 6 times in 100; five retries leave 4 in 100 million.
 RETRIES = 5
-_LENGTHS = 4
+_LENGTHS = 8
 
 
 @dataclass

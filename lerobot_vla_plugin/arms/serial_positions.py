@@ -112,7 +112,8 @@ class PositionFilter:
 
     def _distance_ticks(self, one: int, other: int) -> int:
         distance = abs(one - other)
-        return min(distance, TICKS_PER_TURN - distance) if self._wraps else distance
+        # Only positions of one turn are neighbours across its seam; a value far beyond is no position at all.
+        return min(distance, TICKS_PER_TURN - distance) if self._wraps and distance < TICKS_PER_TURN else distance
 
 
 def _reach_ticks(sample: _Sample, now_s: float) -> float:
