@@ -3,9 +3,9 @@
 import statistics
 
 # An arm must not move faster than it was taught, and nothing but a wrong --fps makes a loop faster. A slow computer
-# drops frames, though: down to a third fewer is let pass, which still finds 30 where 50 was taught.
-_FASTEST, _SLOWEST = 1.25, 0.65
-_WINDOW = 16  # intervals
+# drops frames, though: up to 30 % fewer are let pass, which still finds 30 where 50 was taught.
+_FASTEST, _SLOWEST = 1.25, 0.7
+_WINDOW = 16  # intervals: a second or two
 _CLOCK_S = 1e-6  # finer than any clock: no interval is zero
 
 
@@ -13,8 +13,8 @@ class CallRate:
     """Measures the rate of calls, once, from the first intervals between them.
 
     An interval that holds an inference says how fast the computer is, not which rate was asked for; such intervals
-    are left out, unless every interval is one. Too fast is judged by the median. Too slow is judged by the fastest
-    quarter: a loop with a lower --fps sleeps it out every time, one that was held up for a moment does not.
+    are left out, unless every interval is one. The median decides: a loop makes up for a call that came late by the
+    next one, and is not blamed for a moment in which it was held up.
 
     Args:
         taught_hz: Rate of the training data, in [Hz].
@@ -54,9 +54,6 @@ class CallRate:
         return self._misfit_hz
 
     def _judge(self) -> float | None:
-        fast_s, median_s, _ = (max(value_s, _CLOCK_S) for value_s in statistics.quantiles(self._intervals_s))
-        if 1 / median_s > _FASTEST * self.taught_hz:
-            return 1 / median_s
-        if 1 / fast_s < _SLOWEST * self.taught_hz and not self._plans_every_call:
-            return 1 / fast_s
-        return None
+        measured_hz = 1 / max(statistics.median(self._intervals_s), _CLOCK_S)
+        too_slow = measured_hz < _SLOWEST * self.taught_hz and not self._plans_every_call
+        return measured_hz if too_slow or measured_hz > _FASTEST * self.taught_hz else None
