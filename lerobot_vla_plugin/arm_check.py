@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from draccus.utils import DraccusException
+
 from .arms.calibration import JointCalibration, calibration_from_lerobot, find_calibration
 from .arms.calibration_checks import CalibrationProblem, check_calibration, check_pair
 from .arms.config_followers import KochVLAFollowerConfig, SO101VLAFollowerConfig
@@ -16,6 +18,7 @@ from .arms.health import ServoHealth, differences, examine_arm, read_eeprom
 from .arms.joints import NormMode
 from .arms.reliable_bus import ReliableBus
 from .arms.robot_types import device_type
+from .arms.serial_exchange import ServoRefusedError
 
 _FINE, _PROBLEMS_FOUND, _COULD_NOT_RUN = 0, 1, 2
 _CONFIGS = {
@@ -39,9 +42,11 @@ def run(args: argparse.Namespace) -> int:
         0 fine, 1 problems found, 2 could not run.
     """
     try:
+        if args.json and (args.write_calibration or args.move):
+            raise ValueError("--json only reads; leave it out, because what is written or moved is confirmed first")
         sides = [side for side in ("robot", "teleop") if getattr(args, f"{side}_type")]
         arms = {side: _examine(_make_device(args, side), args) for side in sides}
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ServoRefusedError) as error:
         print(f"lerobot-vla check: {error}", file=sys.stderr)
         return _COULD_NOT_RUN
     pair = _pair_problems(arms)
@@ -73,7 +78,12 @@ def _make_device(args: argparse.Namespace, side: str) -> Any:
     from .arms import followers, leaders
 
     name = config_class.__name__.removesuffix("Config")
-    return getattr(followers if name.endswith("Follower") else leaders, name)(config_class(**given))
+    device_class = getattr(followers if name.endswith("Follower") else leaders, name)
+    try:
+        return device_class(config_class(**given))
+    except DraccusException as error:  # which LeRobot lets through
+        folder = given["calibration_dir"] or "LeRobot's folder"
+        raise ValueError(f"the calibration {given['id']}.json in {folder} cannot be read: {error}") from error
 
 
 def _examine(device: Any, args: argparse.Namespace) -> _Arm:

@@ -214,10 +214,18 @@ def test_a_file_that_cannot_be_used_is_a_problem(arm, tmp_path, capsys):
     assert "wrist_roll: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("text", ["{", '{"elbow_flex": {"id": 3}}'])
+def test_a_file_that_cannot_be_read_is_named(text, arm, tmp_path, capsys):
+    (tmp_path / f"{arm.id}.json").write_text(text)
+    assert check(arm, f"--robot.calibration_dir={tmp_path}") == 2
+    assert f"{arm.id}.json in {tmp_path} cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--robot.type=so101_follower"], "expected --robot.port"),
+        (["--robot.type=so101_follower", "--robot.port=/dev/x", "--json", "--move"], "--json only reads"),
         (["--robot.type=so102_follower", "--robot.port=/dev/x"], "unknown arm 'so102_follower'"),
         (["--robot.type=koch_follower", "--robot.port=/dev/no_such_port"], "/dev/no_such_port"),
     ],
