@@ -26,7 +26,7 @@ from .assembly import (
 )
 from .camera_batch import fit_image, last_step, read_images
 from .configuration_vla import VLAFlowConfig
-from .models.flow_matching import Observation
+from .models.backbone import Observation
 from .pretrained import (
     BACKBONE_FOLDER,
     PolicyCheckpoint,

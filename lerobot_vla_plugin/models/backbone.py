@@ -7,6 +7,7 @@ Shapes: b batch, c cameras, n image tokens a camera, t language tokens.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
@@ -20,6 +21,25 @@ from transformers.models.smolvlm.modeling_smolvlm import (
 
 from .cpu_linear import use_cpu_linear
 from .transformer import DecoderLayer, KeysValues, LayerSizes, call_layer, rotary_embedding
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the policy is conditioned on.
+
+    Attributes:
+        image_tokens: For each camera, tokens of the vision tower, (b, n, width).
+        image_masks: For each camera, whether the sample has it, (b,).
+        language: Token ids, (b, t).
+        language_masks: True for real tokens, (b, t).
+        state: Normalised proprioception, (b, state_dim).
+    """
+
+    image_tokens: Sequence[Tensor]
+    image_masks: Sequence[Tensor]
+    language: Tensor
+    language_masks: Tensor
+    state: Tensor
 
 
 class PrefixCache(NamedTuple):

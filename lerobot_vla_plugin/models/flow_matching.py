@@ -6,7 +6,6 @@ model predicts `u_t = noise - actions`.
 Shapes: b batch, a width of state or action (padded where the checkpoint was trained so).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +15,7 @@ from lerobot.policies.common.vla_utils import create_sinusoidal_pos_embedding
 from torch import Tensor, nn
 
 from .action_expert import ActionExpert, ExpertContext
-from .backbone import PrefixCache, VLMBackbone, text_layer_sizes
+from .backbone import Observation, PrefixCache, VLMBackbone, text_layer_sizes
 from .cpu_linear import PackedCPULinear
 from .transformer import LayerSizes
 
@@ -47,25 +46,6 @@ class FlowGeometry:
     expert: ExpertGeometry
     min_period: float
     max_period: float
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What the policy is conditioned on.
-
-    Attributes:
-        image_tokens: For each camera, tokens of the vision tower, (b, n, width).
-        image_masks: For each camera, whether the sample has it, (b,).
-        language: Token ids, (b, t).
-        language_masks: True for real tokens, (b, t).
-        state: Normalised proprioception, (b, state_dim).
-    """
-
-    image_tokens: Sequence[Tensor]
-    image_masks: Sequence[Tensor]
-    language: Tensor
-    language_masks: Tensor
-    state: Tensor
 
 
 def expert_layer_sizes(backbone: LayerSizes, width_multiplier: float) -> LayerSizes:
