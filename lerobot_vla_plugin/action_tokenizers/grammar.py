@@ -39,10 +39,12 @@ class TokenGrammar:
         for missing in range(1, self.total + 1):
             fits = (self.counts >= 0) & (self.counts <= missing)
             left = np.where(fits, missing - self.counts, 0)
-            # A token that completes nothing leads to another state with as much missing: one pass for each state.
+            # A token that completes nothing leads to another state with as much missing, which is known a pass later.
             for _ in range(states):
                 allowed[:, missing] = fits & completable[self.next_states, left]
-                completable[:, missing] = allowed[:, missing].any(axis=1)
+                before, completable[:, missing] = completable[:, missing].copy(), allowed[:, missing].any(axis=1)
+                if (completable[:, missing] == before).all():
+                    break
         return allowed
 
     @cached_property
@@ -50,16 +52,22 @@ class TokenGrammar:
         """Tokens of the longest sequence that completes a chunk.
 
         Raises:
-            ValueError: No sequence completes a chunk.
+            ValueError: No sequence completes a chunk, or one may go on for ever with tokens that complete nothing.
         """
         longest = np.full((len(self.counts), self.total + 1), -1, dtype=np.int64)
         longest[0, 0] = 0
         for missing in range(1, self.total + 1):
             left = np.where(self.counts >= 0, missing - self.counts, 0)
-            for _ in range(len(self.counts)):
+            for _ in range(len(self.counts) + 1):
                 after = longest[self.next_states, np.maximum(left, 0)]
                 reachable = self.allowed[:, missing] & (after >= 0)
-                longest[:, missing] = np.where(reachable, after + 1, -1).max(axis=1)
+                before, longest[:, missing] = longest[:, missing].copy(), np.where(reachable, after + 1, -1).max(axis=1)
+                if (longest[:, missing] == before).all():
+                    break
+            else:
+                raise ValueError(
+                    f"some of these {self.counts.shape[1]} tokens complete nothing and can repeat for ever"
+                )
         if longest[0, self.total] < 0:
             raise ValueError(f"no sequence of these {self.counts.shape[1]} tokens has exactly {self.total} units")
         return int(longest[0, self.total])
