@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .backbone import PrefixCache
 from .transformer import (
+    ROTARY_MAX_WAVELENGTH,
     CrossAttentionLayer,
     DecoderLayer,
     KeysValues,
@@ -44,6 +45,7 @@ class ActionExpert(nn.Module):
         self_attention: For each expert layer, whether it is a joint self-attention layer (else cross-attention).
         init_std: Standard deviation of the initial weights.
         gradient_checkpointing: Recompute layers in the backward pass instead of storing their activations.
+        max_wavelength: Of the rotary embedding; the backbone's, with whose keys self-attention layers compare theirs.
     """
 
     def __init__(
@@ -53,9 +55,11 @@ class ActionExpert(nn.Module):
         self_attention: list[bool],
         init_std: float,
         gradient_checkpointing: bool = False,
+        max_wavelength: float = ROTARY_MAX_WAVELENGTH,
     ):
         super().__init__()
         self.sizes = sizes
+        self.max_wavelength = max_wavelength
         self.backbone_layers = backbone_layers
         self.gradient_checkpointing = gradient_checkpointing
         self.layers = nn.ModuleList(
@@ -86,11 +90,14 @@ class ActionExpert(nn.Module):
         cross_mask = pad_masks[:, None, None, :]
         return ExpertContext(
             prefix=keys_values,
-            self_rotary=rotary_embedding(pad_masks.sum(dim=1, keepdim=True) + steps, self.sizes.head_dim),
-            cross_rotary=rotary_embedding(steps, self.sizes.head_dim),
+            self_rotary=self._rotary(pad_masks.sum(dim=1, keepdim=True) + steps),
+            cross_rotary=self._rotary(steps),
             self_mask=torch.cat([cross_mask.expand(-1, -1, chunk_size, -1), causal], dim=3),
             cross_mask=cross_mask,
         )
+
+    def _rotary(self, positions: Tensor) -> Rotary:
+        return rotary_embedding(positions, self.sizes.head_dim, self.max_wavelength)
 
     def forward(self, x: Tensor, context: ExpertContext) -> Tensor:
         """Action tokens (b, chunk, width) -> features (b, chunk, width)."""

@@ -8,7 +8,7 @@ Shapes: b batch, c cameras, n image tokens a camera, t language tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,20 @@ from transformers.models.smolvlm.modeling_smolvlm import (
 )
 
 from .cpu_linear import use_cpu_linear
-from .transformer import DecoderLayer, KeysValues, LayerSizes, call_layer, rotary_embedding
+from .transformer import (
+    ROTARY_MAX_WAVELENGTH,
+    DecoderLayer,
+    KeysValues,
+    LayerSizes,
+    Past,
+    Rotary,
+    call_layer,
+    rotary_embedding,
+)
+
+# "smolvla": embeddings times sqrt(width), wavelengths up to 10,000, whatever the VLM was trained with; "vlm": unscaled
+# embeddings and the wavelengths of the VLM's own configuration. Weights fit the conventions they were trained under.
+Conventions = Literal["smolvla", "vlm"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,18 @@ def text_layer_sizes(config: SmolVLMConfig) -> LayerSizes:
     )
 
 
+def _scale_and_wavelength(config: SmolVLMConfig, conventions: Conventions) -> tuple[float, float]:
+    text = config.text_config
+    if conventions == "smolvla":
+        return text.hidden_size**0.5, ROTARY_MAX_WAVELENGTH
+    if conventions != "vlm":
+        raise ValueError(f"conventions={conventions!r}: expected one of {', '.join(get_args(Conventions))}")
+    rope = text.rope_parameters
+    if rope["rope_type"] != "default":
+        raise ValueError(f"the VLM's positions are rotated as {rope['rope_type']!r}; only 'default' is known here")
+    return 1.0, float(rope["rope_theta"])
+
+
 class TextModel(nn.Module):
     """Embedding and the first layers of a Llama language model."""
 
@@ -89,10 +114,21 @@ class VLMBackbone(nn.Module):
         config: Geometry, a SmolVLM configuration.
         num_layers: Language-model layers to use, counted from the first.
         gradient_checkpointing: Recompute layers in the backward pass instead of storing their activations.
+        conventions: How embeddings are scaled and positions rotated: as in SmolVLA, or as in the VLM's own training.
+
+    Raises:
+        ValueError: There are no such conventions, or the VLM rotates in a way that is not known here.
     """
 
-    def __init__(self, config: SmolVLMConfig, num_layers: int, gradient_checkpointing: bool = False):
+    def __init__(
+        self,
+        config: SmolVLMConfig,
+        num_layers: int,
+        gradient_checkpointing: bool = False,
+        conventions: Conventions = "smolvla",
+    ):
         super().__init__()
+        self.embedding_scale, self.rotary_wavelength = _scale_and_wavelength(config, conventions)
         self.config = config
         self.gradient_checkpointing = gradient_checkpointing
         self.vision_model = SmolVLMVisionTransformer._from_config(config.vision_config, attn_implementation="sdpa")
@@ -160,53 +196,37 @@ class VLMBackbone(nn.Module):
         return (bucket(rows)[:, None] * side + bucket(columns)[None, :]).flatten()
 
     def embed_language(self, tokens: Tensor) -> Tensor:
-        """Token ids (b, t) -> embeddings (b, t, width), scaled as SmolVLA was trained."""
-        return self.text_model.embed_tokens(tokens) * self.width**0.5
+        """Token ids (b, t) -> embeddings (b, t, width)."""
+        return self.text_model.embed_tokens(tokens) * self.embedding_scale
 
-    def embed_observation(
-        self,
-        image_tokens: Sequence[Tensor],
-        image_masks: Sequence[Tensor],
-        language: Tensor,
-        language_masks: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Join image tokens and language.
-
-        Args:
-            image_tokens: For each camera, (b, n, width).
-            image_masks: For each camera, whether the sample has it, (b,).
-            language: Token ids, (b, t).
-            language_masks: True for real tokens, (b, t).
-
-        Returns:
-            Embeddings (b, c * n + t, width) and their pad masks (b, c * n + t).
-        """
-        words = self.embed_language(language)
-        scale = self.width**0.5
-        embeddings = [tokens.to(words.dtype) * scale for tokens in image_tokens]
+    def embed_observation(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """Join image tokens and language: embeddings (b, c * n + t, width) and their pad masks (b, c * n + t)."""
+        words = self.embed_language(observation.language)
+        images = [tokens.to(words.dtype) * self.embedding_scale for tokens in observation.image_tokens]
         masks = [
-            mask[:, None].expand(-1, tokens.shape[1]) for mask, tokens in zip(image_masks, image_tokens, strict=True)
+            mask[:, None].expand(-1, tokens.shape[1])
+            for mask, tokens in zip(observation.image_masks, images, strict=True)
         ]
-        return torch.cat([*embeddings, words], dim=1), torch.cat([*masks, language_masks], dim=1)
+        return torch.cat([*images, words], dim=1), torch.cat([*masks, observation.language_masks], dim=1)
 
-    def prefill(self, observation: Tensor, pad_masks: Tensor, state: Tensor, num_layers_read: int) -> PrefixCache:
+    def prefill(self, observation: Observation, state: Tensor, num_layers_read: int) -> PrefixCache:
         """Run the prefix through the language model.
 
         Images and language see each other and never the state, so with a frozen backbone they need no graph: only
         the state token carries one.
 
         Args:
-            observation: Embedded images and language, (b, s, width).
-            pad_masks: True for real tokens, (b, s).
+            observation: Images and language.
             state: Embedded proprioception, (b, 1, width).
             num_layers_read: How many layers the action side reads; later ones are not computed.
 
         Returns:
             Keys and values of the layers read, for images, language and state in that order.
         """
+        embedded, pad_masks = self.embed_observation(observation)
         positions = pad_masks.cumsum(dim=1) - 1
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen()):
-            seen = self._run_layers(observation, positions, pad_masks, num_layers_read)
+            seen = self._run_layers(embedded, positions, pad_masks, num_layers_read)
         state_mask = torch.ones_like(pad_masks[:, :1])
         masks = torch.cat([pad_masks, state_mask], dim=1)
         state_position = pad_masks.sum(dim=1, keepdim=True)
@@ -222,7 +242,7 @@ class VLMBackbone(nn.Module):
         past: list[KeysValues] | None = None,
     ) -> list[KeysValues]:
         """Keys and values of tokens x in each layer read; x sees `past` and itself where `key_masks` (b, s) is True."""
-        rotary = rotary_embedding(positions, self.config.text_config.head_dim)
+        rotary = self._rotary(positions)
         # Masking keys only (not also the queries of padding) keeps every row of the softmax finite.
         mask = key_masks[:, None, None, :]
         result = []
@@ -232,3 +252,23 @@ class VLMBackbone(nn.Module):
             x, own = call_layer(layer, x, rotary, mask, layer_past, last, recompute=self.gradient_checkpointing)
             result.append(own)
         return result
+
+    def continue_prefix(self, x: Tensor, positions: Tensor, mask: Tensor, past: Sequence[Past]) -> Tensor:
+        """Run later tokens through the whole language model.
+
+        Args:
+            x: Embedded tokens, (b, l, width).
+            positions: Their positions, (b, l).
+            mask: Which keys each may see, past keys first, (b, 1, 1 or l, s).
+            past: Earlier tokens, for each layer.
+
+        Returns:
+            Features after the final norm, (b, l, width).
+        """
+        rotary = self._rotary(positions)
+        for layer, layer_past in zip(self.text_model.layers, past, strict=True):
+            x, _ = call_layer(layer, x, rotary, mask, layer_past, recompute=self.gradient_checkpointing)
+        return self.text_model.norm(x)
+
+    def _rotary(self, positions: Tensor) -> Rotary:
+        return rotary_embedding(positions, self.config.text_config.head_dim, self.rotary_wavelength)

@@ -15,13 +15,16 @@ from torch import Tensor, nn
 # Operators that torch.compile's CPU backend calls. They are not public: a build without them takes the ordinary path.
 _linear_pointwise: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 _reorder_linear_weight: Any = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
+# Smaller products (a token that is decoded, a small model) are over before oneDNN is set up.
+_FEWEST_MULTIPLICATIONS = 2**22
 _AVAILABLE = torch.backends.mkldnn.is_available() and None not in (_linear_pointwise, _reorder_linear_weight)
 
 
 def runs_on_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether a product of x and weight may take oneDNN: float32 on the CPU, with no gradient wanted."""
+    """Whether a product of x and weight may take oneDNN: large, float32, on the CPU, with no gradient wanted."""
     return (
         _AVAILABLE
+        and x.shape[:-1].numel() * weight.numel() >= _FEWEST_MULTIPLICATIONS
         and not torch.compiler.is_compiling()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32

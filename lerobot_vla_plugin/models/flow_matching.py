@@ -72,7 +72,7 @@ def make_action_expert(
     joint = [every > 0 and index % every == 0 for index in read]
     sizes = expert_layer_sizes(text_layer_sizes(backbone.config), geometry.width_multiplier)
     init_std = backbone.config.text_config.initializer_range
-    return ActionExpert(sizes, read, joint, init_std, gradient_checkpointing)
+    return ActionExpert(sizes, read, joint, init_std, gradient_checkpointing, backbone.rotary_wavelength)
 
 
 class FlowMatchingModel(nn.Module):
@@ -100,14 +100,8 @@ class FlowMatchingModel(nn.Module):
 
     def prefill(self, observation: Observation) -> PrefixCache:
         """Run the prefix once; its keys and values serve every denoising step."""
-        embedded, pad_masks = self.backbone.embed_observation(
-            observation.image_tokens,
-            observation.image_masks,
-            observation.language,
-            observation.language_masks,
-        )
         state = self.state_proj(observation.state)[:, None, :]
-        return self.backbone.prefill(embedded, pad_masks, state, self.action_expert.num_backbone_layers_read)
+        return self.backbone.prefill(observation, state, self.action_expert.num_backbone_layers_read)
 
     def loss(self, observation: Observation, actions: Tensor, noise: Tensor | None, time: Tensor | None) -> Tensor:
         """Squared error of the predicted velocity.

@@ -8,7 +8,7 @@ Shapes: b batch, l query tokens, s key tokens, h heads, k key/value heads, d hea
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,14 @@ class KeysValues(NamedTuple):
         return KeysValues(torch.cat([self.keys, later.keys], dim=2), torch.cat([self.values, later.values], dim=2))
 
 
+class Past(Protocol):
+    """Earlier tokens of a layer: their `KeysValues`, or a cache of fixed size that holds them."""
+
+    def followed_by(self, later: KeysValues) -> KeysValues:
+        """Their keys and values and, after them, those of `later` tokens."""
+        ...
+
+
 class Rotary(NamedTuple):
     """Cosines and sines of the rotary embedding, each (b, 1, l, d / 2), in float32."""
 
@@ -40,15 +48,16 @@ class Rotary(NamedTuple):
 ROTARY_MAX_WAVELENGTH = 10_000.0
 
 
-def rotary_embedding(positions: Tensor, head_dim: int) -> Rotary:
+def rotary_embedding(positions: Tensor, head_dim: int, max_wavelength: float = ROTARY_MAX_WAVELENGTH) -> Rotary:
     """Angles of the rotary position embedding.
 
     Args:
         positions: Token positions, shape (b, l).
         head_dim: Width d of one attention head.
+        max_wavelength: Base of the geometric series of wavelengths ("rope theta").
     """
     exponents = torch.arange(head_dim // 2, dtype=torch.float32, device=positions.device) * (2.0 / head_dim)
-    angles = positions[:, None, :, None].to(torch.float32) / ROTARY_MAX_WAVELENGTH**exponents
+    angles = positions[:, None, :, None].to(torch.float32) / max_wavelength**exponents
     return Rotary(angles.cos(), angles.sin())
 
 
@@ -156,7 +165,7 @@ class DecoderLayer(nn.Module):
         x: Tensor,
         rotary: Rotary,
         mask: Tensor,
-        past: KeysValues | None = None,
+        past: Past | None = None,
         keys_values_only: bool = False,
     ) -> tuple[Tensor, KeysValues]:
         """Run the layer.
