@@ -44,6 +44,12 @@ COMMANDS = {
     "retarget": Command(
         "lerobot_vla_plugin.retarget", "copy a data set with its joints in another unit or under another calibration"
     ),
+    "tokenizer": Command(
+        "lerobot_vla_plugin.tokenizer", "fit an action tokenizer, or compare what several cost and lose on a data set"
+    ),
+    "plot": Command(
+        "lerobot_vla_plugin.plot", "compare the chunks that a checkpoint predicts with those of a data set"
+    ),
     "check": Command("lerobot_vla_cli.check", "say whether LeRobot finds this plugin, what is missing, and the remedy"),
 }
 

@@ -143,16 +143,43 @@ def read_vectors(root: Path, features: Iterable[JointFeature]) -> dict[str, NDAr
     for path in data_files(root):
         table = pq.read_table(path, columns=list(parts))
         for feature in features:
-            parts[feature.key].append(_to_vectors(table[feature.key], feature, path))
+            parts[feature.key].append(to_vectors(table[feature.key], feature, path))
     return {key: np.concatenate(blocks) for key, blocks in parts.items()}
 
 
-def _to_vectors(column: pa.ChunkedArray, feature: JointFeature, path: Path) -> NDArray:
+def read_episode_index(root: Path) -> NDArray[np.int64]:
+    """Episode of every frame, in the order of `data_files`, shape (frames,).
+
+    Args:
+        root: The data set's folder.
+
+    Raises:
+        FileNotFoundError: There are no frames.
+    """
+    return np.concatenate(
+        [pq.read_table(path, columns=["episode_index"])["episode_index"] for path in data_files(root)]
+    )
+
+
+def to_vectors(column: pa.ChunkedArray, feature: JointFeature, path: Path) -> NDArray:
+    """Recorded vectors of one parquet file.
+
+    Args:
+        column: The feature's column.
+        feature: The feature.
+        path: The file, for messages.
+
+    Returns:
+        Shape (frames, width), in the recorded precision.
+
+    Raises:
+        ValueError: Some frame has another number of values, or a value is not finite.
+    """
     values = column.combine_chunks()
     # LeRobot stores vectors of length 1 as plain numbers.
     flat = values if pa.types.is_floating(values.type) else values.flatten()
     if not len(flat) == len(values) * feature.width > 0 or flat.null_count:
-        raise ValueError(f"{path}: {feature.key} must hold {feature.width} numbers a frame, as {INFO_PATH} says")
+        raise ValueError(f"{path}: {feature.key} must hold {feature.width} numbers in every frame")
     vectors = flat.to_numpy(zero_copy_only=False).reshape(-1, feature.width)
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(broken):

@@ -2,8 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ from lerobot.utils.io_utils import load_json, write_json
 from numpy.typing import NDArray
 
 from .arms.annotation import ANNOTATION_FILE, ArmAnnotation, write_annotation
-from .joint_dataset import data_files, read_info
+from .joint_dataset import data_files, read_episode_index, read_info
+from .new_folder import new_folder
 from .progress import StepBar
 
 Statistics = dict[str, dict[str, NDArray]]
@@ -45,7 +45,7 @@ def write_retargeted(source: Path, target: Path, vectors: Mapping[str, NDArray],
     episode_stats = _episode_statistics(source, vectors)
     files = _files(source)
     total_bytes, done_bytes = sum(path.stat().st_size for path in files), 0
-    with _new_folder(target) as draft, StepBar("retarget", total_bytes / _MEGABYTE, "MB") as bar:
+    with new_folder(target) as draft, StepBar("retarget", total_bytes / _MEGABYTE, "MB") as bar:
         rows = _rows_of_files(source)
         for path in files:
             relative = path.relative_to(source)
@@ -62,21 +62,6 @@ def write_retargeted(source: Path, target: Path, vectors: Mapping[str, NDArray],
             done_bytes += path.stat().st_size
             bar.advance_to(done_bytes / _MEGABYTE)
         write_annotation(draft, annotation)
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    if target.exists():
-        raise FileExistsError(f"{target} exists; name a new folder")
-    # Beside the target, so that the last step is a rename.
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-        draft.rename(target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def _files(root: Path) -> list[Path]:
@@ -98,8 +83,7 @@ def _rows_of_files(root: Path) -> dict[Path, slice]:
 
 def _episode_statistics(root: Path, vectors: Mapping[str, NDArray]) -> dict[int, Statistics]:
     """Statistics of each episode, as LeRobot computes them when it records."""
-    columns = [pq.read_table(path, columns=["episode_index"])["episode_index"].to_numpy() for path in data_files(root)]
-    episodes = np.concatenate(columns)
+    episodes = read_episode_index(root)
     features = read_info(root).features
     return {
         int(episode): compute_episode_stats({key: v[episodes == episode] for key, v in vectors.items()}, features)
