@@ -10,9 +10,11 @@ from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig
 
 from .arms.contract import ContractCheck, register_policy
 from .arms.dataset_contract import write_contract
-from .configuration_vla import VLAConfig, VLAFlowConfig
+from .config_base import VLAConfig
+from .configuration_vla import VLAFastConfig, VLAFlowConfig
 from .models.backbone import VLMBackbone
 from .models.flow_matching import ExpertGeometry, FlowGeometry, FlowMatchingModel
+from .models.token_decoding import ActionTokenModel
 from .pretrained import PolicyCheckpoint
 from .vision_cache import VisionTokenCache
 
@@ -22,14 +24,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def make_backbone(config: VLAFlowConfig, backbone_config: SmolVLMConfig) -> VLMBackbone:
+def make_backbone(config: VLAConfig, backbone_config: SmolVLMConfig) -> VLMBackbone:
     """An empty backbone of the geometry that a policy configuration asks for."""
     available = backbone_config.text_config.num_hidden_layers
     default = available if config.is_scratch else available // 2
     num_layers = default if config.num_vlm_layers is None else config.num_vlm_layers
     if not 1 <= num_layers <= available:
         raise ValueError(f"num_vlm_layers={num_layers}: {config.vlm_model_name} has layers 1..{available}")
-    return VLMBackbone(backbone_config, num_layers, config.gradient_checkpointing)
+    return VLMBackbone(backbone_config, num_layers, config.gradient_checkpointing, config.conventions)
 
 
 def make_flow_model(config: VLAFlowConfig, backbone: VLMBackbone) -> FlowMatchingModel:
@@ -51,7 +53,7 @@ def make_flow_model(config: VLAFlowConfig, backbone: VLMBackbone) -> FlowMatchin
     return FlowMatchingModel(backbone, geometry, config.gradient_checkpointing)
 
 
-def freeze(config: VLAFlowConfig, model: FlowMatchingModel) -> None:
+def freeze_flow(config: VLAFlowConfig, model: FlowMatchingModel) -> None:
     """Freeze what the configuration freezes, and what nobody reads.
 
     With a pretrained backbone that learns, the last layer (the last two, where the expert skips layers) stays frozen
@@ -59,8 +61,8 @@ def freeze(config: VLAFlowConfig, model: FlowMatchingModel) -> None:
     history: only what nobody reads is frozen.
     """
     backbone = model.backbone
-    for module in (backbone.vision_model,) if config.freezes_vision else ():
-        module.requires_grad_(False)
+    if config.freezes_vision:
+        backbone.vision_model.requires_grad_(False)
     if config.freezes_backbone:
         backbone.requires_grad_(False)
     backbone.text_model.norm.requires_grad_(False)
@@ -80,6 +82,17 @@ def _freeze_unread(last_layer: nn.Module) -> None:
     attention = last_layer.self_attn
     for module in (attention.q_proj, attention.o_proj, last_layer.mlp, last_layer.post_attention_layernorm):
         module.requires_grad_(False)
+
+
+def freeze_tokens(config: VLAFastConfig, model: ActionTokenModel) -> None:
+    """Freeze what the configuration freezes; token decoding reads everything."""
+    backbone = model.backbone
+    if config.freezes_vision:
+        backbone.vision_model.requires_grad_(False)
+        backbone.connector.requires_grad_(False)
+    if config.freezes_backbone:
+        backbone.requires_grad_(False)
+    model.state_proj.requires_grad_(config.train_state_proj)
 
 
 def store_frozen_in_bfloat16(model: nn.Module) -> None:
@@ -121,7 +134,7 @@ def open_vision_cache(
     )
 
 
-def check_dataset(config: VLAFlowConfig, dataset_meta: "LeRobotDatasetMetadata") -> None:
+def check_dataset(config: VLAConfig, dataset_meta: "LeRobotDatasetMetadata") -> None:
     """Refuse a data set that could not teach this policy.
 
     Raises:
@@ -177,7 +190,7 @@ def hold_to_contract(config: VLAConfig) -> ContractCheck:
     return check
 
 
-def log_camera_mapping(config: VLAFlowConfig, start: PolicyCheckpoint) -> None:
+def log_camera_mapping(config: VLAConfig, start: PolicyCheckpoint) -> None:
     """Say which camera takes the place of which: weights know cameras by their order only."""
     own = [key for key in config.image_features if key not in config.empty_camera_keys]
     theirs = list(start.config.image_features or {})

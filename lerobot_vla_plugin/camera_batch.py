@@ -5,7 +5,7 @@ from lerobot.policies.common.vla_utils import resize_with_pad
 from lerobot.utils.constants import OBS_IMAGES
 from torch import Tensor
 
-from .configuration_vla import VLAConfig
+from .config_base import VLAConfig
 
 
 def read_images(config: VLAConfig, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:

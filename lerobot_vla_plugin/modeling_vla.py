@@ -1,161 +1,78 @@
-"""Thin adapters between LeRobot's batch dict and the models: batch -> tensors -> action chunk, and the action queue."""
+"""Thin adapters between LeRobot's batch dict and the models: batch -> tensors -> action chunk."""
 
-import json
-from collections import deque
+import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
-from huggingface_hub.constants import CONFIG_NAME
 from lerobot.policies.common.vla_utils import pad_vector
-from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
-from torch import Tensor, nn
+from lerobot.utils.constants import ACTION
+from torch import Tensor
 
-from .arms.contract import ContractCheck
-from .assembly import (
-    check_dataset,
-    fix_contract,
-    freeze,
-    hold_to_contract,
-    log_camera_mapping,
-    make_backbone,
-    make_flow_model,
-    open_vision_cache,
-    store_frozen_in_bfloat16,
-)
-from .camera_batch import fit_image, last_step, read_images
-from .configuration_vla import VLAFlowConfig
-from .models.backbone import Observation
+from .action_tokens import ActionTokens
+from .architecture import adopt_architecture, adopt_backbone, flow_config_from
+from .assembly import freeze_flow, freeze_tokens, make_flow_model
+from .configuration_vla import VLAFastConfig, VLAFlowConfig
+from .episode_losses import reduce_losses, steps_inside_episode
+from .models.backbone import Observation, VLMBackbone
+from .models.flow_matching import FlowMatchingModel
+from .models.token_decoding import ActionTokenModel, TokenGeometry
+from .policy_base import VLAPolicy
+from .policy_codec import choose_codec, keeps_tokens
 from .pretrained import (
-    BACKBONE_FOLDER,
+    TOKENIZER_FOLDER,
     PolicyCheckpoint,
-    adopt_architecture,
-    flow_config_from,
-    load_backbone_config,
+    load_tokenizer,
     load_vlm_weights,
     load_weights,
     policy_weights,
-    read_checkpoint,
+    select_weights,
 )
-from .vision_cache import VisionTokenCache
 
 if TYPE_CHECKING:
     from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
+logger = logging.getLogger(__name__)
 
-class VLAFlowPolicy(PreTrainedPolicy):
-    """SmolVLA-style flow-matching policy.
+# What an adapter learns as a whole: nothing of it comes from the VLM.
+_ACTION_MODULES = ("state_proj", "action_embedding", "missing_embedding", "action_head")
+# Decoding a few chunks costs about as much as one step of training them.
+_DECODED_EVERY, _DECODED_SAMPLES = 50, 4
 
-    Args:
-        config: Configuration whose features are set (LeRobot's `make_policy` sets them from the data set).
-        dataset_meta: The data set to be trained on; checked, and named in the vision cache.
-        checkpoint: Build the geometry of this checkpoint and load nothing; used by `from_pretrained`.
-        **kwargs: LeRobot passes more than a policy needs.
 
-    Raises:
-        ValueError: If backbone, weights, features or data set do not fit.
-    """
+class VLAFlowPolicy(VLAPolicy):
+    """SmolVLA-style flow-matching policy; see `VLAPolicy` for the arguments."""
 
-    # LeRobot declares both as None, for subclasses to fill in.
     config_class = VLAFlowConfig  # pyright: ignore[reportAssignmentType]
     name = "vla_flow"  # pyright: ignore[reportAssignmentType]
     config: VLAFlowConfig
-    # Modules that FSDP wraps one by one.
-    _no_split_modules = ("DecoderLayer", "CrossAttentionLayer", "SmolVLMEncoderLayer")
+    model: FlowMatchingModel
+    _no_split_modules = (*VLAPolicy._no_split_modules, "CrossAttentionLayer")
+    loads = starts_from = ("vla_flow", "smolvla")
 
-    def __init__(
+    def _adopt_architecture(self, start: PolicyCheckpoint) -> None:
+        adopt_architecture(self.config, start)
+
+    def _make_model(
         self,
-        config: VLAFlowConfig,
-        dataset_meta: "LeRobotDatasetMetadata | None" = None,
-        checkpoint: PolicyCheckpoint | None = None,
-        **kwargs,
-    ):
-        super().__init__(config)
-        config.validate_features()
-        if dataset_meta is not None:
-            check_dataset(config, dataset_meta)
-            fix_contract(config, dataset_meta)
-        self._contract_check: ContractCheck | None = None
-        self._queue: deque[Tensor] = deque(maxlen=config.n_action_steps)
-        start = checkpoint
-        if checkpoint is None and config.init_from:
-            start = read_checkpoint(config.init_from)
-            adopt_architecture(config, start)
-            log_camera_mapping(config, start)
-        backbone_config = load_backbone_config(config.vlm_model_name) if start is None else start.backbone_config
-        self.model = make_flow_model(config, make_backbone(config, backbone_config))
-        freeze(config, self.model)
-        if config.dtype == "bfloat16":
-            store_frozen_in_bfloat16(self.model)
-        if start is None:
-            if config.load_vlm_weights and not config.is_scratch:
-                load_vlm_weights(self.model.backbone, config.vlm_model_name)
-        elif checkpoint is None:
-            load_weights(self, policy_weights(start), start.name)
-        # Named after the weights, so a checkpoint's must be loaded first: `from_pretrained` opens it then.
-        self.vision_cache = self._open_vision_cache(dataset_meta) if checkpoint is None else None
+        backbone: VLMBackbone,
+        start: PolicyCheckpoint | None,
+        dataset_meta: "LeRobotDatasetMetadata | None",
+    ) -> FlowMatchingModel:
+        model = make_flow_model(self.config, backbone)
+        freeze_flow(self.config, model)
+        return model
 
-    def _open_vision_cache(self, dataset_meta: "LeRobotDatasetMetadata | None") -> VisionTokenCache | None:
-        return open_vision_cache(self.config, self.model.backbone, self._image_size, dataset_meta)
+    def _load_vlm_weights(self) -> None:
+        load_vlm_weights(self.model.backbone, self.config.vlm_model_name)
+
+    def _start_from(self, start: PolicyCheckpoint) -> None:
+        load_weights(self, policy_weights(start), start.name)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_name_or_path: str | Path,
-        *,
-        config: VLAFlowConfig | None = None,
-        revision: str | None = None,
-        dataset_meta: "LeRobotDatasetMetadata | None" = None,
-        strict: bool = True,
-        dataset_stats: dict | None = None,
-        **hub_options,
-    ) -> Self:
-        """Load a `vla_flow` checkpoint, or a `smolvla` one as LeRobot writes it.
-
-        Args:
-            pretrained_name_or_path: Folder or hub name.
-            config: Configuration to use instead of the checkpoint's (LeRobot passes its own copy, with the
-                command line's changes).
-            revision: Branch, tag or commit on the hub.
-            dataset_meta: The data set to be trained on.
-            strict: Must be True: a policy with missing weights would drive an arm at random.
-            dataset_stats: Unused; the processors own the statistics.
-            **hub_options: As `huggingface_hub.hf_hub_download` takes them.
-
-        Returns:
-            The policy in evaluation mode, on `config.device`.
-
-        Raises:
-            ValueError: If the checkpoint is incomplete or does not fit, or an arm that is already connected does not
-                fit the checkpoint (`ContractMismatchError`).
-        """
-        if not strict:
-            raise ValueError("strict=False would leave missing weights random; vla_flow always loads strictly")
-        checkpoint = read_checkpoint(pretrained_name_or_path, revision=revision, **hub_options)
-        policy = cls(config or flow_config_from(checkpoint), dataset_meta=dataset_meta, checkpoint=checkpoint)
-        load_weights(policy, policy_weights(checkpoint), checkpoint.name)
-        policy.vision_cache = policy._open_vision_cache(dataset_meta)
-        policy.to(policy.config.device)
-        policy.eval()
-        if dataset_meta is None:
-            policy._contract_check = hold_to_contract(policy.config)
-        return policy
-
-    def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Save weights and configuration, with the backbone's own configuration beside them.
-
-        LeRobot stores only the backbone's hub name; with this the folder loads without network.
-        """
-        super()._save_pretrained(save_directory, state_dict=state_dict)
-        folder = save_directory / BACKBONE_FOLDER
-        folder.mkdir(exist_ok=True)
-        text = json.dumps(self.model.backbone.config.to_dict(), indent=2, sort_keys=True)
-        (folder / CONFIG_NAME).write_text(text + "\n")
-
-    def get_optim_params(self) -> list[nn.Parameter]:
-        """Parameters that learn."""
-        return [p for p in self.parameters() if p.requires_grad]
+    def _config_of(cls, checkpoint: PolicyCheckpoint) -> VLAFlowConfig:
+        return flow_config_from(checkpoint)
 
     def _get_default_peft_targets(self) -> dict[str, object]:
         projections = "state_proj|action_in_proj|action_out_proj|action_time_mlp_in|action_time_mlp_out"
@@ -170,25 +87,6 @@ class VLAFlowPolicy(PreTrainedPolicy):
             self.name_or_path = self.config.init_from
             return
         super()._validate_peft_config(peft_config)
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch training mode; frozen parts of the backbone always stay in evaluation mode."""
-        super().train(mode)
-        if self.config.freezes_vision:
-            self.model.backbone.vision_model.eval()
-        if self.config.freezes_backbone:
-            self.model.backbone.eval()
-        return self
-
-    def reset(self) -> None:
-        """Forget queued actions; called at the start of an episode."""
-        self._queue.clear()
-        if self._contract_check:
-            self._contract_check.start_episode()
-
-    def _autocast(self) -> torch.autocast:
-        device = self.model.state_proj.weight.device.type
-        return torch.autocast(device, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
 
     def forward(
         self,
@@ -208,18 +106,12 @@ class VLAFlowPolicy(PreTrainedPolicy):
         Returns:
             The loss over real joints and steps inside the episode, and figures for the log.
         """
-        if reduction not in ("mean", "none"):
-            raise ValueError(f"reduction={reduction!r}: expected 'mean' or 'none'")
         joints = self.config.action_feature.shape[0]
         with self._autocast():
             actions = pad_vector(batch[ACTION], self.config.action_dim)
             losses = self.model.loss(self._observe(batch), actions, noise, time)[:, :, :joints]
-        inside = (
-            ~batch["action_is_pad"] if "action_is_pad" in batch else torch.ones_like(losses[..., 0], dtype=torch.bool)
-        )
-        sums = (losses * inside[..., None]).sum(dim=(1, 2))
-        counts = inside.sum(dim=1) * joints
-        loss = sums / counts.clamp_min(1) if reduction == "none" else sums.sum() / counts.sum().clamp_min(1)
+        inside = steps_inside_episode(batch)
+        loss = reduce_losses(losses.flatten(1), inside.repeat_interleave(joints, dim=1), reduction)
         return loss, {"loss": loss.mean().item()}
 
     @torch.no_grad()
@@ -231,64 +123,169 @@ class VLAFlowPolicy(PreTrainedPolicy):
             noise: Standard normal, (b, chunk_size, action_dim); drawn if None.
             **kwargs: Real-time chunking options, which this policy does not have yet; any but None is refused.
         """
-        unsupported = [name for name, value in kwargs.items() if value is not None]
-        if unsupported:
-            raise ValueError(f"vla_flow does not support {', '.join(unsupported)} yet; use --inference.type=sync")
-        if self._contract_check:
-            self._contract_check.meet_arms()
-        self.eval()
+        self._prepare_to_plan(kwargs)
         with self._autocast():
             actions = self.model.sample_actions(self._observe(batch), self.config.num_steps, noise)
         return actions[:, :, : self.config.action_feature.shape[0]]
 
+
+class VLAFastPolicy(VLAPolicy):
+    """Autoregressive action tokens on the backbone; see `VLAPolicy` for the arguments.
+
+    Every decode is a whole chunk of `chunk_size` steps, of which the first `n_action_steps` are executed.
+    """
+
+    config_class = VLAFastConfig  # pyright: ignore[reportAssignmentType]
+    name = "vla_fast"  # pyright: ignore[reportAssignmentType]
+    config: VLAFastConfig
+    model: ActionTokenModel
+    loads = ("vla_fast",)
+    starts_from = ("vla_fast", "vla_flow", "smolvla")
+    # Whether the weights this policy starts from were trained on the tokens it speaks.
+    _keeps_tokens = True
+
+    def _adopt_architecture(self, start: PolicyCheckpoint) -> None:
+        self._keeps_tokens = keeps_tokens(self.config, start)
+        adopt_backbone(self.config, start)
+        self.config.backbone_conventions = start.conventions
+
+    def _make_model(
+        self,
+        backbone: VLMBackbone,
+        start: PolicyCheckpoint | None,
+        dataset_meta: "LeRobotDatasetMetadata | None",
+    ) -> ActionTokenModel:
+        config = self.config
+        config.backbone_conventions = config.conventions
+        codec = choose_codec(config, start if self._keeps_tokens else None, dataset_meta)
+        self.action_tokens = ActionTokens(codec)
+        self._num_forwards, self._last_error = 0, float("nan")
+        grammar = codec.grammar
+        geometry = TokenGeometry(config.state_dim, codec.vocab_size, grammar.longest, grammar.total)
+        model = ActionTokenModel(backbone, geometry)
+        freeze_tokens(config, model)
+        return model
+
+    def _load_vlm_weights(self) -> None:
+        head = load_vlm_weights(self.model.backbone, self.config.vlm_model_name)
+        words = load_tokenizer(self.config.vlm_model_name).vocab_size  # without the tokens that were added
+        self.model.init_from_vocabulary(len(self.model.backbone.text_model.embed_tokens.weight) - words, head)
+
+    def _start_from(self, start: PolicyCheckpoint) -> None:
+        """Take everything, or the backbone and the state projection where the tokens are others."""
+        weights = policy_weights(start)
+        if self._keeps_tokens:
+            load_weights(self, weights, start.name)
+            return
+        load_weights(self.model.backbone, select_weights(weights, "model.backbone."), start.name)
+        state_proj = select_weights(weights, "model.state_proj.")
+        if state_proj["weight"].shape == self.model.state_proj.weight.shape:
+            load_weights(self.model.state_proj, state_proj, start.name)
+        else:
+            logger.warning("The state projection of %s is of another width; ours starts anew", start.name)
+
+    @classmethod
+    def _config_of(cls, checkpoint: PolicyCheckpoint) -> VLAFastConfig:
+        assert isinstance(checkpoint.config, VLAFastConfig)
+        return checkpoint.config
+
+    def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        super()._save_pretrained(save_directory, state_dict=state_dict)
+        self.action_tokens.codec.save(save_directory / TOKENIZER_FOLDER)
+
+    def _get_default_peft_targets(self) -> dict[str, object]:
+        return {
+            "target_modules": r"model\.backbone\.text_model\.layers\..*\.(q|v)_proj",
+            "modules_to_save": [f"model.{name}" for name in _ACTION_MODULES],
+        }
+
+    def _validate_peft_config(self, peft_config) -> None:
+        """Adapters are loaded onto the base that they were trained on, whose tokens must be the same again."""
+        if not self.config.pretrained_path:
+            raise ValueError(
+                "adapters of vla_fast need a vla_fast checkpoint as their base, because its tokens belong to it; train "
+                "one first, then adapt it: --policy.path=<checkpoint> --peft.method_type=LORA"
+            )
+
+    def _read_state(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.action_tokens.scale_states(super()._read_state(batch))
+
+    def forward(self, batch: dict[str, Tensor], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
+        """Training loss of a batch.
+
+        Args:
+            batch: Pre-processed batch; `action` is (b, chunk_size, joints), in robot units.
+            reduction: "mean" for a scalar, "none" for one loss a sample, (b,).
+
+        Returns:
+            The cross-entropy over action tokens and end markers, and figures for the log: the share of these that is
+            the likeliest where it should be, and the error of a few chunks decoded from the batch, in robot units.
+        """
+        states, inside = super()._read_state(batch), steps_inside_episode(batch)
+        tokens = self.action_tokens.encode(batch[ACTION], states, inside)
+        with self._autocast():
+            observation = self._observe(batch)
+            losses, masks, hits = self.model.loss(observation, self.action_tokens.grammar, tokens.ids, tokens.masks)
+        counted = masks & tokens.teaching
+        loss = reduce_losses(losses, counted, reduction)
+        figures = {
+            "loss": loss.mean().item(),
+            "token_accuracy": (hits & counted).sum().item() / counted.sum().item(),
+        }
+        if self.training and not self._is_sharded():
+            figures["decoded_error"] = self._decoded_error(observation, batch[ACTION], states, inside)
+        return loss, figures
+
     @torch.no_grad()
-    def select_action(self, batch: dict[str, Tensor], noise: Tensor | None = None) -> Tensor:
-        """The next normalised action, (b, joints); predicts a new chunk when the queue has run out.
+    def _decoded_error(self, observation: Observation, actions: Tensor, states: Tensor, inside: Tensor) -> float:
+        """Mean absolute error of a few decoded chunks, in robot units; measured now and then, and kept in between.
+
+        LeRobot logs the mean over its logging interval.
+        """
+        if self._num_forwards % _DECODED_EVERY == 0:
+            few = slice(_DECODED_SAMPLES)
+            decoded = self._decode(_select(observation, few), states[few], temperature=0.0)
+            self._last_error = (decoded - actions[few]).abs()[inside[few]].mean().item()
+        self._num_forwards += 1
+        return self._last_error
+
+    def _is_sharded(self) -> bool:
+        """Whether FSDP holds the weights: processes that decode different numbers of tokens would wait for ever."""
+        if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+            return False
+        from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+        return any(isinstance(module, FSDPModule | FullyShardedDataParallel) for module in self.modules())
+
+    @torch.no_grad()
+    def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs) -> Tensor:
+        """Predict a chunk of actions, (b, chunk_size, joints), in robot units.
+
+        Args:
+            batch: Pre-processed observation.
+            **kwargs: Noise and real-time chunking options, which this policy does not have; any but None is refused.
 
         Raises:
-            ValueError: If the chunk is not finite; the arm then keeps its last goal.
-            ContractMismatchError: If the arm, or the rate of these calls, is not what the policy was trained on.
+            MalformedTokensError: Some sequence is not a whole chunk; the message names its ids. The arm keeps its last
+                goal.
         """
-        if self._contract_check:
-            self._contract_check.before_action(plans=not self._queue)
-        if not self._queue:
-            actions = self.predict_action_chunk(batch, noise)[:, : self.config.n_action_steps]
-            if not torch.isfinite(actions).all():
-                raise ValueError("the policy predicted actions that are not finite; none of them is sent to the arm")
-            self._queue.extend(actions.unbind(dim=1))
-        return self._queue.popleft()
+        self._prepare_to_plan(kwargs)
+        return self._decode(self._observe(batch), super()._read_state(batch), self.config.temperature)
 
-    @property
-    def _image_size(self) -> tuple[int, int]:
-        """(width, height) that pictures are fitted into, in [pixels]."""
-        side = self.model.backbone.config.vision_config.image_size
-        return self.config.resize_imgs_with_padding or (side, side)
+    def _decode(self, observation: Observation, states: Tensor, temperature: float) -> Tensor:
+        with self._autocast():
+            tokens, lengths = self.model.generate(observation, self.action_tokens.grammar, temperature=temperature)
+        self.token_counts = lengths.tolist()  # of the latest chunks, for `lerobot-vla plot`
+        return self.action_tokens.decode(tokens, lengths, states)
 
-    def _observe(self, batch: dict[str, Tensor]) -> Observation:
-        images, masks = read_images(self.config, batch)
-        state = last_step(batch[OBS_STATE], 2)
-        expected = self.config.robot_state_feature.shape[0]
-        if state.shape[-1] != expected:
-            raise ValueError(f"{OBS_STATE}: expected {expected} joints, got {state.shape[-1]}")
-        return Observation(
-            image_tokens=self._image_tokens(images, batch),
-            image_masks=masks,
-            language=batch[OBS_LANGUAGE_TOKENS],
-            language_masks=batch[OBS_LANGUAGE_ATTENTION_MASK].bool(),
-            state=pad_vector(state, self.config.state_dim),
-        )
 
-    def _image_tokens(self, images: dict[str, Tensor], batch: dict[str, Tensor]) -> list[Tensor]:
-        """Tokens of each camera, (b, n, width); all cameras go through the vision tower in one batch.
-
-        Absent cameras have no tokens at all: masked tokens would change nothing and cost a forward pass.
-        """
-        if self.vision_cache is not None and self.training:
-            return self.vision_cache.tokens(images, batch["index"], self._encode)
-        tokens = self._encode(torch.cat([fit_image(image, self._image_size) for image in images.values()]))
-        return list(tokens.chunk(len(images)))
-
-    def _encode(self, pixels: Tensor) -> Tensor:
-        backbone = self.model.backbone
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not backbone.is_vision_frozen()):
-            return backbone.encode_images(pixels)
+def _select(observation: Observation, samples: slice) -> Observation:
+    """Some samples of a batch."""
+    return replace(
+        observation,
+        image_tokens=[tokens[samples] for tokens in observation.image_tokens],
+        image_masks=[masks[samples] for masks in observation.image_masks],
+        language=observation.language[samples],
+        language_masks=observation.language_masks[samples],
+        state=observation.state[samples],
+    )

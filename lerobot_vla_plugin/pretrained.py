@@ -1,16 +1,18 @@
 """Reading weights, configurations and tokenizers from folders and from the hub, without guessing.
 
-Three layouts are understood: a VLM (`config.json` + safetensors, as transformers writes it), a `vla_flow` checkpoint
-(which carries its backbone's configuration in `backbone/`), and a `smolvla` checkpoint as LeRobot writes it.
+Three layouts are understood: a VLM (`config.json` + safetensors, as transformers writes it), a checkpoint of this
+package (which carries its backbone's configuration in `backbone/`, and a `vla_fast` one its action tokenizer in
+`action_tokenizer/`), and a `smolvla` checkpoint as LeRobot writes it.
 """
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -21,16 +23,18 @@ from huggingface_hub.errors import (
 from lerobot.configs import PreTrainedConfig
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig
 
-from .configuration_vla import TINY_BACKBONE, VLAConfig, VLAFlowConfig
+from .config_base import TINY_BACKBONE, Conventions, VLAConfig
+from .configuration_vla import VLAFastConfig
 from .models.backbone import VLMBackbone
 from .models.tiny import tiny_config, tiny_tokenizer
 
 logger = logging.getLogger(__name__)
 
 BACKBONE_FOLDER = "backbone"
+TOKENIZER_FOLDER = "action_tokenizer"
 _REMEDY = (
     "expected 'tiny' (built in), a local folder, or a name on the Hugging Face hub. Without network, download it once "
     "elsewhere (`hf download <name> --local-dir <folder>`) and name the folder"
@@ -43,15 +47,22 @@ class PolicyCheckpoint:
 
     Attributes:
         name: Where it came from, for messages.
-        config: Its configuration as LeRobot parsed it (`vla_flow` or `smolvla`).
+        config: Its configuration as LeRobot parsed it.
         backbone_config: Geometry of its VLM.
         weights: Path of its safetensors file.
+        action_tokenizer: Folder of its action tokenizer; None for a policy that has none.
     """
 
     name: str
     config: PreTrainedConfig
     backbone_config: SmolVLMConfig
     weights: Path
+    action_tokenizer: Path | None = None
+
+    @property
+    def conventions(self) -> Conventions:
+        """How its backbone was trained."""
+        return self.config.conventions if isinstance(self.config, VLAConfig) else "smolvla"
 
 
 def _from_hub_or_folder[T](name: str, option: str, load: Callable[[str], T]) -> T:
@@ -83,23 +94,35 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return _from_hub_or_folder(name, "vlm_model_name", AutoTokenizer.from_pretrained)
 
 
-def load_vlm_weights(backbone: VLMBackbone, name: str) -> None:
+def load_vlm_weights(backbone: VLMBackbone, name: str) -> Tensor | None:
     """Fill a backbone with the pretrained weights of the VLM `name`.
 
+    Returns:
+        Weight of the VLM's own head, (vocabulary, width); None where it is the word embedding, or not published.
+
     Raises:
-        ValueError: If they cannot be read; a backbone is never left random by accident.
+        ValueError: If they cannot be read or are incomplete; a backbone is never left random by accident.
     """
-    vlm = _from_hub_or_folder(
+    # With `output_loading_info` there are two results, which its signature does not say.
+    load: Callable[..., Any] = AutoModelForImageTextToText.from_pretrained
+    vlm, loading = _from_hub_or_folder(
         name,
         "vlm_model_name",
-        lambda source: AutoModel.from_pretrained(source, use_safetensors=True, dtype="auto"),
+        lambda source: load(source, use_safetensors=True, dtype="auto", output_loading_info=True),
     )
+    missing = set(loading["missing_keys"]) - {_HEAD}
+    if missing:
+        raise ValueError(f"the weights of {name} are incomplete; missing are {', '.join(sorted(missing)[:12])}")
     unread = tuple(
         f"text_model.layers.{i}."
         for i in range(len(backbone.text_model.layers), vlm.config.text_config.num_hidden_layers)
     )
-    weights = {key: value for key, value in vlm.state_dict().items() if not key.startswith(unread)}
+    weights = {key: value for key, value in vlm.model.state_dict().items() if not key.startswith(unread)}
     load_weights(backbone, weights, name)
+    return None if _HEAD in loading["missing_keys"] else vlm.lm_head.weight.detach()
+
+
+_HEAD = "lm_head.weight"
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -126,11 +149,14 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) 
     module.load_state_dict(weights)
 
 
-def read_checkpoint(name: str | Path, revision: str | None = None, **hub_options) -> PolicyCheckpoint:
-    """Find a `vla_flow` or `smolvla` checkpoint in a folder or on the hub.
+def read_checkpoint(
+    name: str | Path, types: Sequence[str], revision: str | None = None, **hub_options
+) -> PolicyCheckpoint:
+    """Find a policy checkpoint in a folder or on the hub.
 
     Args:
         name: Folder or hub name.
+        types: Policies whose checkpoint it may be.
         revision: Branch, tag or commit on the hub.
         **hub_options: Passed to `hf_hub_download` (token, cache_dir, force_download, local_files_only, ...).
 
@@ -143,15 +169,20 @@ def read_checkpoint(name: str | Path, revision: str | None = None, **hub_options
 
     find(CONFIG_NAME)
     config = PreTrainedConfig.from_pretrained(name, revision=revision, **hub_options)
-    if config.type not in ("vla_flow", "smolvla"):
-        raise ValueError(f"{name}: expected a checkpoint of type vla_flow or smolvla, got {config.type!r}")
+    if config.type not in types:
+        raise ValueError(f"{name}: expected a checkpoint of type {' or '.join(types)}, got {config.type!r}")
     weights = find(SAFETENSORS_SINGLE_FILE)
     if isinstance(config, VLAConfig):
         backbone = json.loads(find(f"{BACKBONE_FOLDER}/{CONFIG_NAME}").read_text())
         backbone_config = SmolVLMConfig.from_dict(backbone)
     else:
         backbone_config = load_backbone_config(config.vlm_model_name)
-    return PolicyCheckpoint(str(name), config, backbone_config, weights)
+    action_tokenizer = None
+    if isinstance(config, VLAFastConfig):
+        files = (f"{TOKENIZER_FOLDER}/*",)
+        folder = find_folder(str(name), "the checkpoint", files, revision=revision, **hub_options)
+        action_tokenizer = folder / TOKENIZER_FOLDER
+    return PolicyCheckpoint(str(name), config, backbone_config, weights, action_tokenizer)
 
 
 def _find_file(name: str, filename: str, **hub_options) -> Path:
@@ -161,11 +192,35 @@ def _find_file(name: str, filename: str, **hub_options) -> Path:
             present = ", ".join(sorted(p.name for p in Path(name).iterdir())) or "nothing"
             raise ValueError(f"{name} holds no {filename}; it holds: {present}")
         return path
+    return _from_hub(lambda: hf_hub_download(name, filename, **hub_options), f"{name!r}", filename)
+
+
+def find_folder(name: str, option: str, patterns: Sequence[str], **hub_options) -> Path:
+    """A folder on this machine, or its copy of a repository on the hub.
+
+    Args:
+        name: Folder or hub name.
+        option: What named it, for messages.
+        patterns: Files that are needed of a repository.
+        **hub_options: Passed to `snapshot_download`.
+
+    Raises:
+        ValueError: There is neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    patterns = list(patterns)
+    return _from_hub(
+        lambda: snapshot_download(name, allow_patterns=patterns, **hub_options), f"{option}={name!r}", "its files"
+    )
+
+
+def _from_hub(download: Callable[[], str], name: str, wanted: str) -> Path:
     try:
-        return Path(hf_hub_download(name, filename, **hub_options))
+        return Path(download())
     except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise ValueError(
-            f"{name!r}: no such folder, and {filename} could not be fetched from the hub under that name. Remedy: name "
+            f"{name}: no such folder, and {wanted} could not be fetched from the hub under that name. Remedy: name "
             f"a checkpoint folder, or download it where there is network. Cause: {error}"
         ) from error
 
@@ -186,58 +241,13 @@ def policy_weights(checkpoint: PolicyCheckpoint) -> dict[str, Tensor]:
     return {_own_name(key): value for key, value in weights.items() if not key.startswith(_SMOLVLA_UNREAD)}
 
 
+def select_weights(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Weights of one module of a policy, under the names that it knows itself."""
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+
+
 def _own_name(smolvla_name: str) -> str:
     for old, new in _SMOLVLA_PREFIXES.items():
         if smolvla_name.startswith(old):
             return new + smolvla_name.removeprefix(old)
     return smolvla_name
-
-
-def flow_config_from(checkpoint: PolicyCheckpoint) -> VLAFlowConfig:
-    """Configuration under which a checkpoint runs as `vla_flow`, with its own features."""
-    config = checkpoint.config
-    if isinstance(config, VLAFlowConfig):
-        return config
-    converted = VLAFlowConfig(
-        input_features=dict(config.input_features or {}),
-        output_features=dict(config.output_features or {}),
-        normalization_mapping=dict(config.normalization_mapping),
-        device=config.device,
-        n_action_steps=config.n_action_steps,
-        empty_cameras=config.empty_cameras,
-        freeze_vision_encoder=config.freeze_vision_encoder,
-        train_expert_only=config.train_expert_only,
-        train_state_proj=config.train_state_proj,
-        chunk_size=config.chunk_size,
-    )
-    adopt_architecture(converted, checkpoint)
-    return converted
-
-
-_ARCHITECTURE = (
-    "max_state_dim", "max_action_dim", "resize_imgs_with_padding", "tokenizer_max_length", "vlm_model_name",
-    "expert_width_multiplier", "min_period", "max_period", "num_steps",
-)  # fmt: skip
-
-
-def adopt_architecture(config: VLAFlowConfig, checkpoint: PolicyCheckpoint) -> None:
-    """Give a configuration the architecture of the checkpoint whose weights it is to start from.
-
-    Raises:
-        ValueError: If the checkpoint uses something this package does not have.
-    """
-    source = checkpoint.config
-    for name in _ARCHITECTURE:
-        setattr(config, name, getattr(source, name))
-    if isinstance(source, VLAFlowConfig):
-        config.num_vlm_layers = source.num_vlm_layers
-        config.num_expert_layers = source.num_expert_layers
-        config.self_attn_every_n_layers = source.self_attn_every_n_layers
-        return
-    unsupported = [name for name in ("adapt_to_pi_aloha", "add_image_special_tokens") if getattr(source, name)]
-    if unsupported:
-        raise ValueError(f"{checkpoint.name} was trained with {', '.join(unsupported)}, which vla_flow does not have")
-    available = checkpoint.backbone_config.text_config.num_hidden_layers
-    config.num_vlm_layers = min(source.num_vlm_layers, available) if source.num_vlm_layers > 0 else available
-    config.num_expert_layers = source.num_expert_layers if source.num_expert_layers > 0 else None
-    config.self_attn_every_n_layers = max(source.self_attn_every_n_layers, 0) if "cross" in source.attention_mode else 1

@@ -35,7 +35,8 @@ from lerobot.utils.constants import (
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from .configuration_vla import VLAConfig, VLAFlowConfig
+from .config_base import VLAConfig
+from .configuration_vla import VLAFastConfig, VLAFlowConfig
 from .feature_statistics import Statistics, check_statistics, check_vector
 
 logger = logging.getLogger(__name__)
@@ -221,12 +222,23 @@ def _carried_tokenizer(checkpoint: str) -> Any:
     return next(step for step in pipeline.steps if isinstance(step, TaskTokenizerStep))
 
 
-def make_vla_flow_pre_post_processors(
-    config: VLAFlowConfig, dataset_stats: Statistics | None = None
-) -> tuple[
+Pipelines = tuple[
     PolicyProcessorPipeline[dict[str, Any], dict[str, Any]],
     PolicyProcessorPipeline[PolicyAction, PolicyAction],
-]:
+]
+
+
+def make_vla_flow_pre_post_processors(config: VLAFlowConfig, dataset_stats: Statistics | None = None) -> Pipelines:
+    """Pipelines of a fresh `vla_flow`; see `_make_pipelines`."""
+    return _make_pipelines(config, dataset_stats)
+
+
+def make_vla_fast_pre_post_processors(config: VLAFastConfig, dataset_stats: Statistics | None = None) -> Pipelines:
+    """Pipelines of a fresh `vla_fast`, which leave states and actions in robot units; see `_make_pipelines`."""
+    return _make_pipelines(config, dataset_stats)
+
+
+def _make_pipelines(config: VLAConfig, dataset_stats: Statistics | None) -> Pipelines:
     """Build the pipelines of a fresh policy.
 
     Args:

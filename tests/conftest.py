@@ -121,6 +121,17 @@ def train_options(root: Path, output: Path, *more: str, steps: int = 2) -> list[
     ]
 
 
+def train_fast(root: Path, output: Path) -> Path:
+    """Train `vla_fast` for two steps in this process, with a tokenizer that is fitted then; gives its checkpoint."""
+    from lerobot.scripts import lerobot_train as command
+
+    options = ["--policy.type=vla_fast", "--policy.chunk_size=4", "--policy.joint_unit=degrees"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["lerobot-train", *train_options(root, output, *options)])
+        command.main()
+    return last_checkpoint(output)
+
+
 def run_command(name: str, *options: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
     """Run one of LeRobot's commands in a fresh process.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import draccus
 import pytest
 import torch
-from conftest import JOINTS, last_checkpoint, train_options, write_dataset
+from conftest import JOINTS, last_checkpoint, train_fast, train_options, write_dataset
 from lerobot.configs import PreTrainedConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
@@ -146,6 +146,56 @@ class TestFromSmolVLA:
         files = list((tmp_path / "cache").rglob("*.tokens"))
         assert {file.stem for file in files} == {"observation.images.front", "observation.images.wrist"}
         assert act(last_checkpoint(tmp_path / "run"), make_observation()).isfinite().all()
+
+
+class TestFast:
+    """`vla_fast` through the same commands; its tokenizer is fitted when training starts, and then stays."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def base(cls, dataset_root, tmp_path_factory):
+        return train_fast(dataset_root, tmp_path_factory.mktemp("fast") / "base").resolve()
+
+    @staticmethod
+    def tokenizer_files(checkpoint: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (checkpoint / "action_tokenizer").iterdir()}
+
+    def test_resumes_and_acts(self, base, lerobot_train):
+        before = get_policy_class("vla_fast").from_pretrained(base).state_dict()
+        lerobot_train(f"--config_path={base / 'train_config.json'}", "--resume=true", "--steps=4")
+        resumed = last_checkpoint(base.parents[2])
+        assert resumed.resolve().parent.name == "000004"
+        after = get_policy_class("vla_fast").from_pretrained(resumed).state_dict()
+        assert 0 < max((after[name] - before[name]).abs().max() for name in before) < 1e-3
+        assert self.tokenizer_files(resumed) == self.tokenizer_files(base)
+        action = act(resumed, make_observation())
+        low, high = zip(*contract_of(resumed).spans.values(), strict=True)
+        assert (action >= torch.tensor(low)).all()
+        assert (action <= torch.tensor(high)).all()
+
+    def fine_tune(self, base, root, output, *more):
+        return [
+            f"--policy.path={base}", "--policy.push_to_hub=false", "--dataset.repo_id=tests/small", "--steps=1",
+            f"--dataset.root={root}", f"--output_dir={output}", "--num_workers=0", "--batch_size=2", *more,
+        ]  # fmt: skip
+
+    def test_fine_tuning_keeps_its_tokens_and_lora_adds_to_them(self, base, lerobot_train, tmp_path):
+        write_dataset(tmp_path / "less", num_episodes=1, amplitude=20)
+        lerobot_train(*self.fine_tune(base, tmp_path / "less", tmp_path / "tuned"))
+        tuned = last_checkpoint(tmp_path / "tuned").resolve()
+        assert self.tokenizer_files(tuned) == self.tokenizer_files(base)
+        lora = ["--peft.method_type=LORA", "--peft.r=4"]
+        lerobot_train(*self.fine_tune(tuned, tmp_path / "less", tmp_path / "adapted", *lora))
+        adapted = last_checkpoint(tmp_path / "adapted")
+        assert not (adapted / "model.safetensors").exists()
+        # As `lerobot-rollout` loads it.
+        from lerobot.rollout.context import _load_pretrained_policy
+
+        config = PreTrainedConfig.from_pretrained(adapted)
+        config.pretrained_path = adapted
+        policy = _load_pretrained_policy(config)
+        pre, _ = make_pre_post_processors(config, str(adapted))
+        assert policy.select_action(pre(make_observation())).isfinite().all()
 
 
 def test_fine_tuning_on_other_joints_is_refused(trained, lerobot_train, tmp_path):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import JOINTS, run_command
+from conftest import JOINTS, run_command, train_fast
 from lerobot.configs import PreTrainedConfig
 
 from lerobot_vla_plugin.twin.cameras import CameraConfig
@@ -82,6 +82,15 @@ def test_drives_the_arm_and_lets_go(twin, trained):
     statistics = twin.follower.goal_statistics(since_s)
     assert statistics.writes >= 20
     assert statistics.goals_in_range
+    assert not twin.torque_enabled()
+
+
+def test_action_tokens_drive_the_arm_too(twin, moved, twin_sized_root, roll_out_here, tmp_path):
+    checkpoint = train_fast(twin_sized_root, tmp_path / "fast")
+    since_s = time.monotonic()
+    assert roll_out_here(checkpoint, "--duration=2") == ""
+    assert moved()
+    assert twin.follower.goal_statistics(since_s).goals_in_range
     assert not twin.torque_enabled()
 
 

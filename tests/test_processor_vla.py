@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from fast_policy import make_config as make_fast_config
 from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.processor import NormalizerProcessorStep, TokenizerProcessorStep
@@ -119,6 +120,18 @@ def test_a_joint_that_never_moved_stays_small_and_stays_still(tmp_path):
     observation["observation.state"][4] = 4 + 0.088  # one tick beside its mean
     torch.testing.assert_close(pre(observation)["observation.state"][0, 4], torch.tensor(0.088), rtol=1e-3, atol=0)
     assert post(torch.full((1, 6), 0.3))[0, 4] == 4
+
+
+def test_pipelines_of_action_tokens_leave_robot_units_and_clamp(tmp_path):
+    """The action tokenizer does the scaling; its ids must mean the same in every later training."""
+    config, stats = make_fast_config(), make_stats()
+    stats["action"] |= {"min": torch.full((6,), -2.0), "max": torch.full((6,), 3.0)}
+    pre, post = save_and_load(make_pre_post_processors(config, dataset_stats=stats), tmp_path, config)
+    observation = {**make_observation(), "action": torch.full((8, 6), 2.5)}
+    batch = pre(observation)
+    assert torch.equal(batch["observation.state"][0], observation["observation.state"])
+    assert torch.equal(batch["action"].reshape(8, 6), observation["action"])
+    assert post(torch.tensor([[-9.0, -1.0, 0.0, 1.0, 2.5, 9.0]])).tolist() == [[-2.0, -1.0, 0.0, 1.0, 2.5, 3.0]]
 
 
 class TestClamp:

@@ -1,0 +1,130 @@
+"""Between the batch and the action tokenizer: recorded chunks -> padded ids to learn from, decoded ids -> actions.
+
+Shapes: b batch, c steps of a chunk, j joints, n action tokens.
+"""
+
+from array import array
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xxhash
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .action_tokenizers import BinTokenizer
+from .action_tokenizers.chunk_codec import ChunkCodec
+from .models.token_decoding import DecodingGrammar
+
+
+class TokenBatch(NamedTuple):
+    """Action tokens of a batch.
+
+    Attributes:
+        ids: (b, n), 0 behind the end of a sequence.
+        masks: True for real tokens, (b, n).
+        teaching: True for what the loss is taken on, the end marker last, (b, n + 1).
+    """
+
+    ids: Tensor
+    masks: Tensor
+    teaching: Tensor
+
+
+class ActionTokens(nn.Module):
+    """A codec, with what the model needs of it on the model's device. Nothing here learns or is among the weights.
+
+    Args:
+        codec: Actions in robot units <-> ids.
+    """
+
+    span_low: Tensor
+    span_high: Tensor
+
+    def __init__(self, codec: ChunkCodec):
+        super().__init__()
+        self.codec = codec
+        self._remembered: dict[bytes, array[int]] = {}
+        grammar = codec.grammar
+        self.grammar = DecodingGrammar(grammar.allowed, grammar.counts, grammar.next_states)
+        for name in ("span_low", "span_high"):
+            span = torch.as_tensor(getattr(codec.scaling, name), dtype=torch.float32)
+            self.register_buffer(name, span, persistent=False)
+
+    def scale_states(self, states: Tensor) -> Tensor:
+        """Joint positions (b, j) -> about -1..1, by the span of the actions: the same joints in the same unit.
+
+        A joint that never moved is divided by 1: one tick beside its place stays small.
+
+        Raises:
+            ValueError: A position is not finite; a chunk decoded from it would look as good as any other.
+        """
+        if not torch.isfinite(states).all():
+            raise ValueError(f"observation.state is not finite: {states.tolist()}; nothing is sent to the arm")
+        half = (self.span_high - self.span_low) / 2
+        half = torch.where(half > _SMALLEST_HALF_SPAN, half, torch.ones_like(half))
+        return (states - (self.span_low + self.span_high) / 2) / half
+
+    def encode(self, actions: Tensor, states: Tensor, inside: Tensor) -> TokenBatch:
+        """Tokens of recorded chunks.
+
+        Steps behind the end of an episode are taken as holding still at its last action. A token that belongs to such a
+        step alone does not teach.
+
+        Args:
+            actions: Chunks in robot units, (b, c, j).
+            states: State at the first step of each, (b, j).
+            inside: Which steps were recorded, (b, c).
+        """
+        sequences = self._encode_once(_array(_hold_last(actions, inside)), _array(states))
+        lengths = torch.tensor([len(ids) for ids in sequences], device=actions.device)
+        longest = int(lengths.max())
+        padded = [[*ids, *[0] * (longest - len(ids))] for ids in sequences]
+        masks = torch.arange(longest, device=actions.device) < lengths[:, None]
+        teaching = masks
+        if isinstance(self.codec.tokenizer, BinTokenizer):  # one token for each joint of each step, step by step
+            teaching = inside.repeat_interleave(self.codec.action_dim, dim=1)
+        end = torch.ones_like(teaching[:, :1])
+        return TokenBatch(torch.tensor(padded, device=actions.device), masks, torch.cat([teaching, end], dim=1))
+
+    def _encode_once(self, actions: NDArray, states: NDArray) -> list[list[int]]:
+        """Ids of chunks (b, c, j); those of a chunk that came by in an earlier epoch are remembered."""
+        keys = [xxhash.xxh3_128_digest(a.tobytes() + s.tobytes()) for a, s in zip(actions, states, strict=True)]
+        new = [place for place, key in enumerate(keys) if key not in self._remembered]
+        encoded = self.codec.encode(actions[new], states[new]) if new else []
+        fresh = {keys[place]: array("i", ids) for place, ids in zip(new, encoded, strict=True)}
+        if len(self._remembered) < _MOST_REMEMBERED:
+            self._remembered |= fresh
+        return [(fresh.get(key) or self._remembered[key]).tolist() for key in keys]
+
+    def decode(self, tokens: Tensor, lengths: Tensor, states: Tensor) -> Tensor:
+        """Chunks in robot units, (b, c, j), inside the span that the codec was fitted on.
+
+        Args:
+            tokens: Ids, (b, n).
+            lengths: How many of them each sample has, (b,).
+            states: State at the first step of each, (b, j).
+
+        Raises:
+            MalformedTokensError: Some sequence is not a whole chunk; the message names its ids.
+        """
+        sequences = [ids[:length] for ids, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+        actions = self.codec.decode(sequences, _array(states))
+        return torch.from_numpy(actions).to(states.device, torch.float32)
+
+
+# Chunks whose ids are remembered: about 250 bytes each. Rate-distortion encoding takes milliseconds for a chunk.
+_MOST_REMEMBERED = 1_000_000
+# Far below what one encoder tick does to any joint, far above rounding.
+_SMALLEST_HALF_SPAN = 1e-3
+
+
+def _array(values: Tensor) -> NDArray[np.float64]:
+    return values.detach().to("cpu", torch.float64).numpy()
+
+
+def _hold_last(actions: Tensor, inside: Tensor) -> Tensor:
+    """Repeat the last recorded step of each chunk in the place of those behind it."""
+    last = inside.sum(dim=1, keepdim=True).clamp_min(1) - 1
+    steps = torch.arange(actions.shape[1], device=actions.device).expand(len(actions), -1)
+    return actions.gather(1, torch.minimum(steps, last)[:, :, None].expand_as(actions))
