@@ -12,19 +12,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arms.calibration import example_calibration
 from .child_process import StepFailedError
 from .demo_commands import FULL, QUICK, DemoFolder, Recipe
 from .demo_steps import RolloutSummary, record, roll_out, train
 from .training_log import TrainingLog
-from .twin.so101 import FOLLOWER_ID
 
 if TYPE_CHECKING:
-    from .open_loop import OpenLoopResult
+    from .open_loop_result import OpenLoopResult
 
 # The end of the process, as `lerobot-vla` and shells know it.
 FINE, FAILED, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
-_POLICIES = ("vla_flow",)
 # Of the rollout's cubes; another than the recording's, so that the policy meets places it never saw.
 _ROLLOUT_SEED_SHIFT = 1000
 
@@ -38,8 +35,8 @@ On a real SO-101 the same commands do the same job. What changes:
     lerobot-find-cameras opencv                            # for --robot.cameras
     lerobot-record   as above, with those ports, ids and cameras, 50 episodes, and time to reset the scene
     lerobot-vla annotate   as above
-    lerobot-train    as above, with --policy.init_from=lerobot/smolvla_base instead of --policy.vlm_model_name=tiny,
-                     and --policy.device=cuda
+    lerobot-train    as above, with --policy.device=cuda and, instead of --policy.vlm_model_name=tiny,
+                     --policy.init_from=lerobot/smolvla_base (vla_flow) or nothing (vla_fast: SmolVLM2-500M)
     lerobot-rollout  as above"""
 
 
@@ -52,9 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output-dir", type=Path, default=None, help="new folder for everything; default outputs/demo/TIME"
     )
-    parser.add_argument("--quick", action="store_true", help="less of everything: under 3 minutes, weak results")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="less of everything: under 3 minutes, weak results, too little for vla_fast",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the scene, the weights and the data order")
-    parser.add_argument("--policy", choices=_POLICIES, default=_POLICIES[0], help="policy to train")
+    parser.add_argument("--policy", choices=FULL, default="vla_flow", help="policy to train")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with _interrupted_by_any_signal():
             folder.root.mkdir(parents=True)
-            return _run_steps(folder, QUICK if args.quick else FULL, args.policy, args.seed)
+            return _run_steps(folder, (QUICK if args.quick else FULL)[args.policy], args.policy, args.seed)
     except KeyboardInterrupt:
         print(f"\nStopped. Nothing is left running; what was done so far lies in {folder.root}", file=sys.stderr)
         return INTERRUPTED
@@ -152,11 +153,11 @@ def _run_steps(folder: DemoFolder, recipe: Recipe, policy: str, seed: int) -> in
 
 
 def _check(folder: DemoFolder, recipe: Recipe, seed: int) -> "OpenLoopResult":
-    from .open_loop import ArmUnits, check_open_loop
+    from .open_loop import OpenLoopCheck
+    from .saved_policy import SavedPolicy
 
-    units = ArmUnits(use_degrees=True, calibration=example_calibration("so_follower", FOLLOWER_ID))
-    held_out, train_episodes = recipe.held_out_episode, recipe.train_episodes
-    return check_open_loop(folder.checkpoint, folder.dataset, held_out, train_episodes, units, seed=seed)
+    check = OpenLoopCheck(SavedPolicy.load(folder.checkpoint), folder.dataset, seed)
+    return check.run([recipe.held_out_episode])
 
 
 def _conclude(
@@ -167,13 +168,14 @@ def _conclude(
     open_loop: "OpenLoopResult",
     seconds: dict[str, float],
 ) -> int:
-    from .report import DemoSummary, format_table, plot_chunks, write_json
+    from .chunk_picture import plot_chunks
+    from .report import DemoSummary, format_table, write_json
 
     summary = DemoSummary(log, rollout, open_loop, seconds)
     plot_chunks(open_loop, folder.chunks_png)
     write_json(summary, folder.summary_json)
     print(f"\n{format_table(summary)}\n")
-    if recipe is QUICK:
+    if recipe in QUICK.values():
         print("  This was --quick: little data and little training. Without it the policy gets clearly better.\n")
     print(_places(folder))
     print(f"\n{_REAL_ARM}")

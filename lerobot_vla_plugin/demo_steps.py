@@ -5,9 +5,17 @@ from dataclasses import dataclass, field
 
 from .arms.joints import TICKS_PER_TURN
 from .child_process import LeRobotCommand, StepFailedError, run_command
-from .demo_commands import DemoFolder, Recipe, annotate_command, record_command, rollout_command, train_command
+from .demo_commands import (
+    DemoFolder,
+    Recipe,
+    annotate_command,
+    record_command,
+    rollout_command,
+    tokenizer_command,
+    train_command,
+)
 from .progress import ClockBar, StepBar
-from .training_log import TrainingLog
+from .training_log import LOSS, SAMPLES_PER_S, TrainingLog
 from .twin.cameras import CameraConfig
 from .twin.goal_log import GoalStatistics
 from .twin.so101 import SO101Twin, TwinConfig
@@ -82,7 +90,7 @@ def record(folder: DemoFolder, recipe: Recipe, seed: int) -> int:
 
 
 def train(folder: DemoFolder, recipe: Recipe, policy: str, seed: int) -> TrainingLog:
-    """Train the policy.
+    """Fit its action tokenizer if it has one, and train the policy.
 
     Args:
         folder: Where the data set lies and the checkpoint goes.
@@ -96,6 +104,10 @@ def train(folder: DemoFolder, recipe: Recipe, policy: str, seed: int) -> Trainin
     Raises:
         StepFailedError: The command failed.
     """
+    if recipe.tokenizer:
+        command = tokenizer_command(folder, recipe)
+        _announce(command)
+        run_command(command, folder.log(command))
     command = train_command(folder, recipe, policy, seed)
     _announce(command)
     log = TrainingLog()
@@ -105,8 +117,8 @@ def train(folder: DemoFolder, recipe: Recipe, policy: str, seed: int) -> Trainin
         def read_line(line: str) -> None:
             log.read_line(line)
             bar.advance_to(log.step)
-            if log.losses:
-                bar.note(f", loss {log.last_loss:.3f}, {log.samples_per_s[-1]:.0f} samples/s")
+            if log.figures:
+                bar.note(f", loss {log.last(LOSS):.3f}, {log.last(SAMPLES_PER_S):.0f} samples/s")
 
         run_command(command, folder.log(command), read_line)
     return log

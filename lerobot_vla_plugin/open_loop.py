@@ -5,216 +5,136 @@ No robot and no command of ours is needed: the checkpoint is loaded knowing only
 Shapes: n frames looked at, c steps of a chunk, j joints.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from lerobot.configs import PreTrainedConfig
 from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
-from lerobot.policies.factory import get_policy_class, make_pre_post_processors
-from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.processor import PolicyProcessorPipeline
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
-from lerobot.utils.import_utils import register_third_party_plugins
 from numpy.typing import NDArray
-from torch.utils.data import default_collate
 
-from .arm_units import ArmUnits
+from .action_tokenizers.chunk_codec import ChunkCodec
+from .arm_units import ArmUnits, recorded_units
+from .arms.dataset_contract import feature_joint_names
+from .open_loop_result import (
+    HOLD_STILL,
+    MEAN_ACTION,
+    POLICY,
+    SHUFFLED_IMAGES,
+    TOKENIZER,
+    EpisodeChunks,
+    OpenLoopResult,
+    spread,
+)
+from .saved_policy import Prediction, SavedPolicy
+from .training_episodes import TrainingEpisodes, read_training_episodes
 
-POLICY = "policy"
-HOLD_STILL = "hold still"
-MEAN_ACTION = "mean action"
-SHUFFLED_IMAGES = "shuffled images"
-
-# Below this ratio of errors, shuffled images do no harm worth the name: the policy works from its joints alone.
-_CLEARLY_WORSE = 1.1
 _BATCH_FRAMES = 16
 _VIDEO_BACKEND = "pyav"  # the one that needs no system ffmpeg
 
 
-@dataclass(frozen=True)
-class OpenLoopResult:
-    """What the check found, in the units that `units` names.
-
-    Attributes:
-        dataset_frames: Frames of the whole data set.
-        dataset_episodes: Its episodes.
-        episode: Index of the episode looked at.
-        fps_hz: Rate of the data set.
-        joints: Names, (j).
-        units: "deg" or "%" of each joint.
-        frames: Index of each frame looked at, counted from the start of the episode, (n,).
-        steps: Step of each action of a chunk, counted from its frame, (c,).
-        predicted: Chunks of the policy, (n, c, j).
-        recorded: Recorded actions of the same steps, (n, c, j).
-        inside: Whether the step lies inside the episode, (n, c).
-        errors: Name of a predictor -> mean absolute error over frames and steps inside the episode, (j,).
-    """
-
-    dataset_frames: int
-    dataset_episodes: int
-    episode: int
-    fps_hz: float
-    joints: Sequence[str]
-    units: Sequence[str]
-    frames: NDArray[np.int64]
-    steps: NDArray[np.int64]
-    predicted: NDArray[np.float64]
-    recorded: NDArray[np.float64]
-    inside: NDArray[np.bool_]
-    errors: Mapping[str, NDArray[np.float64]]
-
-    @property
-    def mean_unit(self) -> str:
-        """Unit of `mean_error`: "deg" if any joint is in degrees, else "%"."""
-        return "deg" if "deg" in self.units else "%"
-
-    def mean_error(self, predictor: str) -> float:
-        """Mean over the joints that are in `mean_unit`.
-
-        Args:
-            predictor: A key of `errors`.
-        """
-        counted = [unit == self.mean_unit for unit in self.units]
-        return float(np.mean(self.errors[predictor][counted]))
-
-    @property
-    def beats_baselines(self) -> bool:
-        """Whether the policy errs less than holding still and than the mean action."""
-        error = self.mean_error(POLICY)
-        return error < self.mean_error(HOLD_STILL) and error < self.mean_error(MEAN_ACTION)
-
-    @property
-    def looks_at_images(self) -> bool:
-        """Whether pictures of other frames make the policy clearly worse."""
-        return self.mean_error(SHUFFLED_IMAGES) >= _CLEARLY_WORSE * self.mean_error(POLICY)
-
-
-@dataclass(frozen=True)
-class SavedPolicy:
-    """A checkpoint as LeRobot's factory loads it.
-
-    Attributes:
-        policy: In evaluation mode.
-        preprocessor: Observations of the data set -> batch.
-        postprocessor: Normalised actions -> robot units.
-    """
-
-    policy: PreTrainedPolicy
-    preprocessor: PolicyProcessorPipeline
-    postprocessor: PolicyProcessorPipeline
-
-    @classmethod
-    def load(cls, checkpoint: Path) -> "SavedPolicy":
-        """Load a checkpoint of any policy that LeRobot or a plugin knows.
-
-        Args:
-            checkpoint: Folder `pretrained_model` that `lerobot-train` wrote.
-
-        Raises:
-            FileNotFoundError: No such folder.
-        """
-        if not checkpoint.is_dir():
-            raise FileNotFoundError(
-                f"no checkpoint {checkpoint}; expected the folder `pretrained_model` of a training run"
-            )
-        register_third_party_plugins()
-        config = PreTrainedConfig.from_pretrained(str(checkpoint))
-        policy = get_policy_class(config.type).from_pretrained(str(checkpoint))
-        return cls(policy, *make_pre_post_processors(config, pretrained_path=str(checkpoint)))
-
-    def predict(self, frames: Sequence[Mapping[str, Any]], seed: int) -> NDArray[np.float64]:
-        """Predict a chunk from each frame, (n, c, j), in robot units.
-
-        Args:
-            frames: Frames of a data set; only observations and task reach the policy.
-            seed: Same seed, same noise: predictions differ only where the frames do.
-        """
-        seen = [{k: v for k, v in frame.items() if k.startswith("observation.") or k == "task"} for frame in frames]
-        with torch.random.fork_rng(), torch.no_grad():
-            torch.manual_seed(seed)
-            actions = self.policy.predict_action_chunk(self.preprocessor(default_collate(seen)))
-        return self.postprocessor(actions).double().numpy()
-
-
-def check_open_loop(
-    checkpoint: Path,
-    dataset_root: Path,
-    episode: int,
-    train_episodes: Sequence[int],
-    units: ArmUnits,
-    *,
-    stride: int = 1,
-    seed: int = 0,
-) -> OpenLoopResult:
-    """Compare predicted with recorded chunks on one episode, beside two baselines and with the images shuffled.
+class OpenLoopCheck:
+    """A checkpoint and a data set, found to fit each other.
 
     Args:
-        checkpoint: Folder `pretrained_model` that `lerobot-train` wrote.
+        saved: The checkpoint.
         dataset_root: Folder of the data set.
-        episode: Episode to predict; one that was not trained on, for an honest answer.
-        train_episodes: Episodes whose mean action is the baseline.
-        units: Units of the data set.
-        stride: Look at every so many frames.
         seed: Of the policy's noise and of the order of the shuffled images.
 
+    Attributes:
+        meta: The data set's metadata.
+        training: Which of its episodes the checkpoint was trained on.
+
     Raises:
-        ValueError: The episode does not exist or was trained on.
+        ValueError: The data set has other joints than the checkpoint, or another unit.
     """
-    meta = LeRobotDatasetMetadata(dataset_root.name, root=dataset_root)
-    _check_episode(meta, episode, train_episodes)
-    saved = SavedPolicy.load(checkpoint)
-    data = LeRobotDataset(meta.repo_id, root=meta.root, episodes=[episode], video_backend=_VIDEO_BACKEND)
-    frames = np.arange(0, len(data), stride)
-    steps = np.asarray(saved.policy.config.action_delta_indices)
-    shuffled = frames[derangement(len(frames), seed)]
 
-    predicted = _predict_all(saved, data, frames, frames, seed)
-    misled = _predict_all(saved, data, frames, shuffled, seed)
-    states, recorded, inside = _read_targets(data, frames, steps)
-    mean_action = _mean_action(meta, train_episodes)
+    def __init__(self, saved: SavedPolicy, dataset_root: Path, seed: int = 0) -> None:
+        self.meta = LeRobotDatasetMetadata(dataset_root.name, root=dataset_root)
+        states, actions = (feature_joint_names(self.meta.features.get(key, {})) for key in (OBS_STATE, ACTION))
+        if not actions or states != actions:
+            raise ValueError(f"holding still needs state and action of the same joints, got {states} and {actions}")
+        saved.check_joints(states, actions)
+        self.training: TrainingEpisodes = read_training_episodes(saved.folder, self.meta)
+        self._joints = [name.removesuffix(".pos") for name in actions]
+        self._units: ArmUnits = recorded_units(dataset_root, getattr(saved.policy.config, "contract", None))
+        self._saved = saved
+        self._seed = seed
 
-    joints = _joint_names(meta)
-    in_units = {
-        name: units.convert(values, joints)
-        for name, values in {
-            POLICY: predicted,
-            HOLD_STILL: np.broadcast_to(states[:, None, :], recorded.shape),
-            MEAN_ACTION: np.broadcast_to(mean_action, recorded.shape),
-            SHUFFLED_IMAGES: misled,
-        }.items()
-    }
-    target = units.convert(recorded, joints)
-    return OpenLoopResult(
-        dataset_frames=meta.total_frames,
-        dataset_episodes=meta.total_episodes,
-        episode=episode,
-        fps_hz=meta.fps,
-        joints=joints,
-        units=[units.unit(joint) for joint in joints],
-        frames=frames,
-        steps=steps,
-        predicted=in_units[POLICY],
-        recorded=target,
-        inside=inside,
-        errors={name: mean_absolute_error(values, target, inside) for name, values in in_units.items()},
-    )
+    def run(self, episodes: Sequence[int], max_frames: int | None = None) -> OpenLoopResult:
+        """Compare predicted with recorded chunks, beside two baselines and with the images shuffled.
 
+        Args:
+            episodes: Episodes to predict; ones that were not trained on, for an honest answer.
+            max_frames: Look at so many frames of each, evenly spread; None looks at all.
 
-def mean_absolute_error(
-    predicted: NDArray[np.float64], recorded: NDArray[np.float64], inside: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Mean absolute error of each joint over the steps that lie inside the episode, (j,).
+        Raises:
+            ValueError: An episode does not exist or is too short, or the data set lacks a camera.
+        """
+        last = self.meta.total_episodes - 1
+        absent = [episode for episode in episodes if not 0 <= episode <= last]
+        if absent:
+            raise ValueError(f"there is no episode {absent}; {self.meta.root} has episodes 0..{last}")
+        others = [episode for episode in range(last + 1) if episode not in episodes]
+        mean_action = self._columns(others or episodes)[1].mean(axis=0)
+        return OpenLoopResult(
+            dataset_frames=self.meta.total_frames,
+            dataset_episodes=self.meta.total_episodes,
+            fps_hz=self.meta.fps,
+            joints=self._joints,
+            units=[self._units.unit(joint) for joint in self._joints],
+            steps=self._saved.steps,
+            episodes=[self._predict_episode(episode, mean_action, max_frames) for episode in episodes],
+        )
 
-    Args:
-        predicted: Chunks, (n, c, j).
-        recorded: What was recorded, (n, c, j).
-        inside: Which steps count, (n, c).
-    """
-    return np.abs(predicted - recorded)[inside].mean(axis=0)
+    def _predict_episode(self, episode: int, mean_action: NDArray, max_frames: int | None) -> EpisodeChunks:
+        data = self._load([episode])
+        states, actions = self._columns([episode])
+        frames = spread(len(data), max_frames)
+        at = frames[:, None] + self._saved.steps
+        recorded = actions[np.clip(at, 0, len(actions) - 1)]
+        predictions = {
+            POLICY: self._predict(data, frames, frames),
+            HOLD_STILL: Prediction(np.broadcast_to(states[frames][:, None], recorded.shape)),
+            MEAN_ACTION: Prediction(np.broadcast_to(mean_action, recorded.shape)),
+            SHUFFLED_IMAGES: self._predict(data, frames, frames[derangement(len(frames), self._seed)]),
+        }
+        if self._saved.codec:
+            predictions[TOKENIZER] = _through(self._saved.codec, recorded, states[frames])
+        counts = {name: prediction.token_counts for name, prediction in predictions.items()}
+        return EpisodeChunks(
+            episode=episode,
+            standing=self.training.standing(episode),
+            frames=frames,
+            actions=self._units.convert(actions, self._joints),
+            inside=(at >= 0) & (at < len(actions)),
+            recorded=self._units.convert(recorded, self._joints),
+            predicted={name: self._units.convert(p.chunks, self._joints) for name, p in predictions.items()},
+            token_counts={name: count for name, count in counts.items() if count is not None},
+        )
+
+    def _predict(self, data: LeRobotDataset, frames: NDArray[np.int64], images_of: NDArray[np.int64]) -> Prediction:
+        """Predictions from `frames`, each seeing the pictures of the frame at its place in `images_of`."""
+        parts = []
+        for start in range(0, len(frames), _BATCH_FRAMES):
+            part = slice(start, start + _BATCH_FRAMES)
+            batch = [_with_images_of(data, int(i), int(k)) for i, k in zip(frames[part], images_of[part], strict=True)]
+            parts.append(self._saved.predict(batch, self._seed + start))
+        chunks = np.concatenate([part.chunks for part in parts])
+        counts = [part.token_counts for part in parts if part.token_counts is not None]
+        return Prediction(chunks, np.concatenate(counts) if counts else None)
+
+    def _columns(self, episodes: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """States and actions of episodes in the data set's unit, (frames, j) each."""
+        columns = self._load(episodes).hf_dataset.with_format("numpy", columns=[OBS_STATE, ACTION])
+        states, actions = (np.stack(columns[key][:]).astype(np.float64) for key in (OBS_STATE, ACTION))
+        return states, actions
+
+    def _load(self, episodes: Sequence[int]) -> LeRobotDataset:
+        return LeRobotDataset(
+            self.meta.repo_id, root=self.meta.root, episodes=list(episodes), video_backend=_VIDEO_BACKEND
+        )
 
 
 def derangement(count: int, seed: int) -> NDArray[np.int64]:
@@ -228,39 +148,11 @@ def derangement(count: int, seed: int) -> NDArray[np.int64]:
         ValueError: Fewer than two things cannot all change places.
     """
     if count < 2:
-        raise ValueError(
-            f"shuffling images needs at least 2 frames, got {count}; take a longer episode or a smaller stride"
-        )
+        raise ValueError(f"shuffling images needs at least 2 frames, got {count}; take a longer episode")
     order = np.random.default_rng(seed).permutation(count)
     shuffled = np.empty(count, dtype=np.int64)
     shuffled[order] = np.roll(order, 1)  # one cycle through all of them
     return shuffled
-
-
-def _check_episode(meta: LeRobotDatasetMetadata, episode: int, train_episodes: Sequence[int]) -> None:
-    if not 0 <= episode < meta.total_episodes:
-        raise ValueError(f"episode {episode} does not exist; {meta.root} has episodes 0..{meta.total_episodes - 1}")
-    if episode in train_episodes:
-        raise ValueError(f"episode {episode} was trained on; hold one out with --dataset.episodes of lerobot-train")
-
-
-def _joint_names(meta: LeRobotDatasetMetadata) -> list[str]:
-    states, actions = (list(meta.features[key]["names"]) for key in (OBS_STATE, ACTION))
-    if states != actions:
-        raise ValueError(f"holding still needs state and action of the same joints, got {states} and {actions}")
-    return [name.removesuffix(".pos") for name in actions]
-
-
-def _predict_all(
-    saved: SavedPolicy, data: LeRobotDataset, frames: NDArray[np.int64], images_of: NDArray[np.int64], seed: int
-) -> NDArray[np.float64]:
-    """Predictions from `frames`, each seeing the pictures of the frame at its place in `images_of`."""
-    chunks = []
-    for start in range(0, len(frames), _BATCH_FRAMES):
-        part = slice(start, start + _BATCH_FRAMES)
-        batch = [_with_images_of(data, int(i), int(k)) for i, k in zip(frames[part], images_of[part], strict=True)]
-        chunks.append(saved.predict(batch, seed + start))
-    return np.concatenate(chunks)
 
 
 def _with_images_of(data: LeRobotDataset, frame: int, other: int) -> dict[str, Any]:
@@ -272,18 +164,7 @@ def _with_images_of(data: LeRobotDataset, frame: int, other: int) -> dict[str, A
     return {**item, **{key: value for key, value in shown.items() if key.startswith(OBS_IMAGES)}}
 
 
-def _read_targets(
-    data: LeRobotDataset, frames: NDArray[np.int64], steps: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """States (n, j), recorded chunks (n, c, j) and which of their steps lie inside the episode (n, c)."""
-    columns = data.hf_dataset.with_format("numpy", columns=[OBS_STATE, ACTION])
-    states, actions = np.stack(columns[OBS_STATE][:]), np.stack(columns[ACTION][:])
-    at = frames[:, None] + steps
-    inside = (at >= 0) & (at < len(actions))
-    recorded = actions[np.clip(at, 0, len(actions) - 1)]
-    return states[frames].astype(np.float64), recorded.astype(np.float64), inside
-
-
-def _mean_action(meta: LeRobotDatasetMetadata, episodes: Sequence[int]) -> NDArray[np.float64]:
-    data = LeRobotDataset(meta.repo_id, root=meta.root, episodes=list(episodes), video_backend=_VIDEO_BACKEND)
-    return np.stack(data.hf_dataset.with_format("numpy", columns=[ACTION])[ACTION][:]).mean(axis=0, dtype=np.float64)
+def _through(codec: ChunkCodec, recorded: NDArray, states: NDArray) -> Prediction:
+    """Recorded chunks as they come back from tokens: no policy that predicts these tokens can do much better."""
+    ids = codec.encode(recorded, states)
+    return Prediction(codec.decode(ids, states), np.array([len(sequence) for sequence in ids]))

@@ -5,9 +5,11 @@ import statistics
 from dataclasses import dataclass, field
 
 _PROGRESS = re.compile(r"^Training:.*?\|\s*(\d+)/(\d+)\s*\[")
-_NUMBER = r"([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf))"
-# "step:1K smpl:32K ep:12 epch:3.95 loss:0.528 grdn:1.709 lr:5.8e-05 updt_s:0.355 data_s:0.065 smp/s:76"
-_FIGURES = re.compile(rf"\bstep:\S+ .*\bloss:{_NUMBER}\b.*\bsmp/s:{_NUMBER}")
+# "step:1K smpl:32K ep:12 epch:3.95 loss:0.528 grdn:1.709 lr:5.8e-05 updt_s:0.355 data_s:0.065 smp/s:76"; what else
+# the policy returns stands behind that.
+_FIGURES = re.compile(r"\bstep:\S+ .*\bloss:.*\bsmp/s:.*")
+_FIGURE = re.compile(r"(\S+):([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf))(?!\S)")
+LOSS, SAMPLES_PER_S = "loss", "smp/s"
 
 
 @dataclass
@@ -15,13 +17,11 @@ class TrainingLog:
     """Collects the figures of a training run from its output.
 
     Attributes:
-        losses: Mean loss of each stretch of `log_freq` steps.
-        samples_per_s: Throughput of each stretch, in [Hz].
+        figures: Name as LeRobot prints it -> its mean over each stretch of `log_freq` steps.
         step: Last step that the progress bar showed.
     """
 
-    losses: list[float] = field(default_factory=list)
-    samples_per_s: list[float] = field(default_factory=list)
+    figures: dict[str, list[float]] = field(default_factory=dict)
     step: int = 0
 
     def read_line(self, line: str) -> None:
@@ -34,20 +34,26 @@ class TrainingLog:
         if progress := _PROGRESS.search(line):
             self.step = int(progress[1])
         if figures := _FIGURES.search(line):
-            self.losses.append(float(figures[1]))
-            self.samples_per_s.append(float(figures[2]))
+            for name, value in _FIGURE.findall(figures[0]):
+                self.figures.setdefault(name, []).append(float(value))
 
-    @property
-    def first_loss(self) -> float:
-        """Mean loss of the first stretch; NaN if no figures came."""
-        return self.losses[0] if self.losses else float("nan")
+    def first(self, name: str) -> float:
+        """Mean of the first stretch; NaN if no such figure came.
 
-    @property
-    def last_loss(self) -> float:
-        """Mean loss of the last stretch; NaN if no figures came."""
-        return self.losses[-1] if self.losses else float("nan")
+        Args:
+            name: A key of `figures`.
+        """
+        return self.figures.get(name, [float("nan")])[0]
+
+    def last(self, name: str) -> float:
+        """Mean of the last stretch; NaN if no such figure came.
+
+        Args:
+            name: A key of `figures`.
+        """
+        return self.figures.get(name, [float("nan")])[-1]
 
     @property
     def median_samples_per_s(self) -> float:
-        """Median throughput, which the start of the data loader does not blur; NaN if no figures came."""
-        return statistics.median(self.samples_per_s) if self.samples_per_s else float("nan")
+        """Median throughput, which the start of the data loader does not blur, in [Hz]; NaN if no figures came."""
+        return statistics.median(self.figures.get(SAMPLES_PER_S, [float("nan")]))

@@ -16,6 +16,7 @@ from lerobot_vla_plugin.twin.so101 import SO101Twin
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TWINS = {"so101": SO101Twin, "koch": KochTwin}
+TRAINED = ("train_{}", "train_{}_fast")
 
 
 @pytest.fixture
@@ -44,7 +45,8 @@ def with_cameras_of(twin: ArmTwin, path: Path, copy: Path) -> Path:
 
 
 def test_every_file_is_tested():
-    tested = {f"{job}_{arm}.yaml" for job in ("record", "train", "rollout") for arm in TWINS}
+    jobs = ("record_{}", "rollout_{}", *TRAINED)
+    tested = {f"{job.format(arm)}.yaml" for job in jobs for arm in TWINS}
     assert {path.name for path in CONFIGS.iterdir()} == tested
 
 
@@ -63,16 +65,21 @@ def test_an_arm_from_recording_to_rollout(arm, run_lerobot, tmp_path):
         assert not twin.torque_enabled()
         named = [option for option in robot if option.split("=")[0] in ("--robot.id", "--robot.calibration_dir")]
         assert lerobot_vla(["annotate", str(tmp_path / "data"), f"--robot.type={arm}_vla_follower", *named]) == 0
-        run_lerobot(
-            "train", f"train_{arm}.yaml", twin, *data, "--dataset.video_backend=pyav", "--policy.init_from=null",
-            "--policy.vlm_model_name=tiny", "--policy.device=cpu", "--policy.chunk_size=10", "--steps=1",
-            "--batch_size=2", "--num_workers=0", f"--output_dir={tmp_path / 'run'}",
-        )  # fmt: skip
-        writes_before = len(twin.follower.goal_writes())
-        run_lerobot(
-            "rollout", f"rollout_{arm}.yaml", twin, *robot, f"--policy.path={last_checkpoint(tmp_path / 'run')}",
-            "--duration=2", "--play_sounds=false",
-        )  # fmt: skip
-        assert len(twin.follower.goal_writes()) > writes_before + 20
-        assert twin.follower.goal_statistics().goals_in_range
-        assert not twin.torque_enabled()
+        for job in TRAINED:
+            train_and_roll_out(f"{job.format(arm)}.yaml", arm, twin, run_lerobot, robot, data, tmp_path / job)
+
+
+def train_and_roll_out(config, arm, twin, run_lerobot, robot, data, folder):
+    run_lerobot(
+        "train", config, twin, *data, "--dataset.video_backend=pyav", "--policy.init_from=null",
+        "--policy.vlm_model_name=tiny", "--policy.device=cpu", "--policy.chunk_size=10", "--steps=1",
+        "--batch_size=2", "--num_workers=0", f"--output_dir={folder}",
+    )  # fmt: skip
+    writes_before = len(twin.follower.goal_writes())
+    run_lerobot(
+        "rollout", f"rollout_{arm}.yaml", twin, *robot, f"--policy.path={last_checkpoint(folder)}",
+        "--duration=2", "--play_sounds=false",
+    )  # fmt: skip
+    assert len(twin.follower.goal_writes()) > writes_before + 20
+    assert twin.follower.goal_statistics().goals_in_range
+    assert not twin.torque_enabled()

@@ -15,7 +15,7 @@ import pytest
 
 from lerobot_vla_plugin import demo
 from lerobot_vla_plugin.child_process import StepFailedError
-from lerobot_vla_plugin.demo_commands import FULL, QUICK, DemoFolder, train_command
+from lerobot_vla_plugin.demo_commands import FULL, QUICK, DemoFolder, tokenizer_command, train_command
 from lerobot_vla_plugin.demo_steps import RolloutSummary, summarize_rollout
 from lerobot_vla_plugin.progress import ClockBar, StepBar
 from lerobot_vla_plugin.training_log import TrainingLog
@@ -42,8 +42,9 @@ def steps_done(monkeypatch):
         monkeypatch.setattr(demo, "train", lambda *_: TrainingLog())
         monkeypatch.setattr(demo, "roll_out", lambda *_: rollout)
         monkeypatch.setattr(demo, "_check", lambda *_: SimpleNamespace(beats_baselines=beats_baselines))
-        for name, value in (("format_table", "TABLE"), ("plot_chunks", None), ("write_json", None)):
-            monkeypatch.setattr(f"lerobot_vla_plugin.report.{name}", lambda *_, value=value: value)
+        replaced = {"report.format_table": "TABLE", "report.write_json": None, "chunk_picture.plot_chunks": None}
+        for name, value in replaced.items():
+            monkeypatch.setattr(f"lerobot_vla_plugin.{name}", lambda *_, value=value: value)
 
     return replace
 
@@ -115,13 +116,27 @@ def test_rollout_figures_by_hand():
     assert summary.out_of_range == ("b",)
 
 
-@pytest.mark.parametrize("recipe", [FULL, QUICK])
-def test_the_last_episode_is_not_trained_on(recipe, tmp_path):
-    command = train_command(DemoFolder(tmp_path), recipe, "vla_flow", seed=7)
+@pytest.mark.parametrize("policy", FULL)
+@pytest.mark.parametrize("recipes", [FULL, QUICK])
+def test_the_last_episode_is_not_trained_on(recipes, policy, tmp_path):
+    recipe = recipes[policy]
+    command = train_command(DemoFolder(tmp_path), recipe, policy, seed=7)
     episodes = next(o for o in command.options if o.startswith("--dataset.episodes="))
     assert json.loads(episodes.partition("=")[2]) == list(range(recipe.episodes - 1))
     assert recipe.held_out_episode == recipe.episodes - 1
-    assert {"--seed=7", "--policy.type=vla_flow"} <= set(command.options)
+    assert {"--seed=7", f"--policy.type={policy}"} <= set(command.options)
+
+
+def test_the_tokens_are_those_that_were_fitted(tmp_path):
+    folder = DemoFolder(tmp_path)
+    fit, train = tokenizer_command(folder, FULL["vla_fast"]), train_command(folder, FULL["vla_fast"], "vla_fast", 0)
+    assert f"--output={folder.action_tokenizer}" in fit.options
+    assert f"--policy.action_tokenizer_path={folder.action_tokenizer}" in train.options
+    chunk_size = f"chunk_size={FULL['vla_fast'].chunk_size}"
+    assert f"--{chunk_size.replace('_', '-')}" in fit.options
+    assert f"--policy.{chunk_size}" in train.options
+    assert not any("tokenizer" in option for option in train_command(folder, FULL["vla_flow"], "vla_flow", 0).options)
+    assert folder.log(fit).name == "lerobot-vla-tokenizer.log"
 
 
 def test_bars_only_go_forward():
@@ -187,14 +202,16 @@ def test_an_interrupted_recording_leaves_nothing_behind(tmp_path, number):
 @needs_pty
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_whole_job(tmp_path):
+@pytest.mark.parametrize("policy", FULL)
+def test_the_whole_job(tmp_path, policy):
     output = tmp_path / "out"
-    process = start_demo(output)
+    process = start_demo(output, f"--policy={policy}")
     out, err = process.communicate(timeout=590)
     assert process.returncode in (0, 1), err  # 1: a weak policy, which little training may give
     assert "ended with exit code" not in err
     figures = json.loads((output / "summary.json").read_text())
-    assert figures["frames"] >= 0.9 * QUICK.episodes * QUICK.episode_s * QUICK.fps
+    recipe = QUICK[policy]
+    assert figures["frames"] >= 0.9 * recipe.episodes * recipe.episode_s * recipe.fps
     assert figures["training"]["last_loss"] < figures["training"]["first_loss"]
     assert figures["rollout"]["goal_writes"] > 0
     assert figures["rollout"]["out_of_range"] == []
@@ -203,5 +220,8 @@ def test_the_whole_job(tmp_path):
     commands = [
         shlex.split(part.partition("\n\n")[0].replace("\\\n", "")) for part in out.split("HF_HUB_OFFLINE=1 ")[1:]
     ]
-    assert [words[1] for words in commands] == ["lerobot-record", "lerobot-train", "lerobot-rollout"]
+    ours = ["lerobot-vla"] if policy == "vla_fast" else []
+    expected = ["lerobot-record", "lerobot-vla", *ours, "lerobot-train", "lerobot-rollout"]
+    assert [words[1] for words in commands] == expected
+    assert ("token_accuracy" in figures["training"]) == (policy == "vla_fast")
     assert processes_naming(str(output)) == []

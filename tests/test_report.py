@@ -1,15 +1,25 @@
 """Table, JSON and picture of a demo, made from figures that are known."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from lerobot_vla_plugin import chunk_picture
+from lerobot_vla_plugin.chunk_picture import plot_chunks
 from lerobot_vla_plugin.demo_steps import RolloutSummary
-from lerobot_vla_plugin.open_loop import HOLD_STILL, MEAN_ACTION, POLICY, SHUFFLED_IMAGES, OpenLoopResult
-from lerobot_vla_plugin.report import DemoSummary, format_errors, format_table, plot_chunks, verdicts, write_json
+from lerobot_vla_plugin.error_tables import format_errors, format_steps, verdicts
+from lerobot_vla_plugin.open_loop_result import (
+    HOLD_STILL,
+    MEAN_ACTION,
+    POLICY,
+    SHUFFLED_IMAGES,
+    EpisodeChunks,
+    OpenLoopResult,
+)
+from lerobot_vla_plugin.report import DemoSummary, format_table, write_json
+from lerobot_vla_plugin.training_episodes import Standing
 from lerobot_vla_plugin.training_log import TrainingLog
 
 JOINTS = ["shoulder_pan", "elbow_flex", "gripper"]
@@ -21,26 +31,33 @@ ERRORS = {
 }
 
 
-@pytest.fixture
-def result() -> OpenLoopResult:
-    """Twenty frames of three joints; the policy is one degree off."""
-    frames, steps = np.arange(20), np.arange(5)
-    at = frames[:, None] + steps
-    recorded = 10 * np.sin(at / 3)[..., None] * np.array([1.0, 2.0, 0.0])
+STEPS, FRAMES = 5, 20
+
+
+def episode_of(number: int, off: dict[str, np.ndarray], standing: Standing = Standing.HELD_OUT) -> EpisodeChunks:
+    """Twenty frames of three joints; each predictor is off by its own distance."""
+    at = np.arange(FRAMES)[:, None] + np.arange(STEPS)
+    motion = 10 * np.sin(np.arange(FRAMES + STEPS) / 3)[:, None] * np.array([1.0, 2.0, 0.0])
+    predicted = {name: motion[at] + distance for name, distance in off.items()}
+    return EpisodeChunks(number, standing, np.arange(FRAMES), motion[:FRAMES], at < FRAMES, motion[at], predicted)
+
+
+def result_of(*episodes: EpisodeChunks) -> OpenLoopResult:
     return OpenLoopResult(
         dataset_frames=60,
         dataset_episodes=3,
-        episode=2,
         fps_hz=10,
         joints=JOINTS,
         units=["deg", "deg", "%"],
-        frames=frames,
-        steps=steps,
-        predicted=recorded + 1,
-        recorded=recorded,
-        inside=at < 20,
-        errors=ERRORS,
+        steps=np.arange(STEPS),
+        episodes=episodes,
     )
+
+
+@pytest.fixture
+def result() -> OpenLoopResult:
+    """One held-out episode."""
+    return result_of(episode_of(2, ERRORS))
 
 
 @pytest.fixture
@@ -56,7 +73,7 @@ def summary(result) -> DemoSummary:
         out_of_range=["elbow_flex"],
         touches=3,
     )
-    log = TrainingLog(losses=[1.9, 0.2], samples_per_s=[100, 300, 200])
+    log = TrainingLog({"loss": [1.9, 0.2], "smp/s": [100, 300, 200]})
     return DemoSummary(log, rollout, result, {"record": 12.3, "train": 45.6})
 
 
@@ -89,13 +106,40 @@ def test_errors_stand_under_their_predictor(result):
     assert next(line for line in lines if "mean [deg]" in line).split()[2] == "2.00"
 
 
+def test_the_tail_of_the_errors_is_shown():
+    distance = np.zeros((FRAMES, STEPS, 3))
+    distance[:5, 0] = 7.0  # 5 of 90 steps inside the episode
+    distance[5, 0] = 90.0
+    lines = format_errors(result_of(episode_of(2, {**ERRORS, POLICY: distance}))).splitlines()
+    row = next(line for line in lines if "shoulder_pan" in line).split()
+    mean, p99, largest = map(float, row[2:5])
+    assert mean == pytest.approx((5 * 7 + 90) / 90, abs=0.01)
+    assert 7 < p99 < largest == 90
+
+
+def test_errors_along_the_chunk_stand_under_their_step():
+    grows = np.arange(STEPS)[:, None] * np.ones(3)
+    rows = [line.split() for line in format_steps(result_of(episode_of(2, {**ERRORS, POLICY: grows}))).splitlines()]
+    assert rows[1][3:] == ["0.00", "s", "0.10", "s", "0.20", "s", "0.30", "s", "0.40", "s"]
+    assert rows[2] == ["policy", "0.00", "1.00", "2.00", "3.00", "4.00"]
+    assert rows[3][-5:] == ["4.00"] * 5
+
+
+def test_whether_an_episode_was_trained_on_is_said():
+    text = format_errors(result_of(episode_of(2, ERRORS), episode_of(0, ERRORS, Standing.TRAINED_ON)))
+    assert "40 frames of episodes 2 (not trained on), 0 (TRAINED ON)" in text
+
+
 def test_verdicts_are_plain(result):
-    assert verdicts(result)[0] == "The policy beats both baselines."
-    assert "looks at its images" in verdicts(result)[1]
-    blind = replace(result, errors={**ERRORS, SHUFFLED_IMAGES: ERRORS[POLICY] * 1.05})
-    assert "does NOT look at its images" in verdicts(blind)[1]
-    worse = replace(result, errors={**ERRORS, HOLD_STILL: ERRORS[POLICY] * 0.9})
-    assert "DOES NOT beat both baselines" in verdicts(worse)[0]
+    def of(**changes: np.ndarray) -> list[str]:
+        return verdicts(result_of(episode_of(2, ERRORS | {key.replace("_", " "): v for key, v in changes.items()})))
+
+    assert of()[0] == "The policy beats both baselines."
+    assert "looks at its images" in of()[1]
+    assert len(of()) == 2
+    assert "does NOT look at its images" in of(shuffled_images=ERRORS[POLICY] * 1.05)[1]
+    assert "DOES NOT beat both baselines" in of(hold_still=ERRORS[POLICY] * 0.9)[0]
+    assert "alone costs 0.50 deg" in of(tokenizer_alone=np.full(3, 0.5))[2]
 
 
 def test_json_holds_the_figures(summary, tmp_path):
@@ -118,13 +162,20 @@ def test_the_picture_shows_both_lines(result, tmp_path):
         assert (np.abs(picture - np.array(color)).max(axis=2) < 0.02).sum() > 200
 
 
-def test_a_joint_that_stands_still_is_not_blown_up(result, tmp_path):
+def test_every_joint_and_episode_has_a_panel(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(chunk_picture, "_draw_joint", lambda axes, result, *panel: drawn.append((axes, *panel)))
+    episodes = [episode_of(number, ERRORS) for number in range(3)]
+    plot_chunks(result_of(*episodes), tmp_path / "chunks.png")
+    assert len({id(axes) for axes, _, _ in drawn}) == 9
+    assert {(episode.episode, joint) for _, episode, joint in drawn} == {(e, j) for e in range(3) for j in range(3)}
+
+
+def test_a_joint_that_stands_still_is_not_blown_up(result):
     from matplotlib.figure import Figure
 
-    from lerobot_vla_plugin.report import _draw_joint
-
-    still = replace(result, predicted=result.recorded + 1e-9)
+    still = episode_of(2, {POLICY: np.full(3, 1e-9)})
     axes = Figure().subplots()
-    _draw_joint(axes, still, 2)
+    chunk_picture._draw_joint(axes, result, still, 2)
     low, high = axes.get_ylim()
     assert high - low >= 1
