@@ -58,7 +58,9 @@ class PathVQVAE(nn.Module):
 
     def code_vectors(self, codes: Tensor) -> Tensor:
         """What each level adds, (m, levels, d), for codes (m, levels)."""
-        return self.codebooks[torch.arange(len(self.codebooks)), codes]
+        levels, size, _ = self.codebooks.shape
+        # Indexing the parameter instead would add up its gradient in whatever order threads come, not the same twice.
+        return F.embedding(codes + size * torch.arange(levels), self.codebooks.flatten(0, 1))
 
     def loss(self, paths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Squared error of decoded paths, with the terms that pull latents and codes together.
