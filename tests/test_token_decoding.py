@@ -222,56 +222,6 @@ class TestGeneration:
             model.generate(observation, other)
 
 
-HUGE = torch.finfo(torch.float32).max
-
-
-class TestMask:
-    def draw(self, grammar, steps, hostile, share):
-        """200 sequences from logits of which a share is replaced, and the rows that they end in."""
-        generator = torch.Generator().manual_seed(0)
-        rows, chosen = grammar.start(200), []
-        for _ in range(steps):
-            logits = torch.randn(200, VOCAB_SIZE + 1, generator=generator)
-            replaced = torch.rand(logits.shape, generator=generator) < share
-            token, rows = grammar.choose(logits.masked_fill(replaced, hostile), rows)
-            chosen.append(token)
-        sequences = [[i for i in ids if i != grammar.end_marker] for ids in torch.stack(chosen, dim=1).tolist()]
-        return sequences, rows.tolist()
-
-    @pytest.mark.parametrize("hostile", [HUGE, -HUGE, 0.0])
-    @pytest.mark.parametrize("share", [0.5, 1.0])
-    def test_finite_logits_complete_every_chunk(self, hostile, share, token_grammar, grammar):
-        sequences, rows = self.draw(grammar, token_grammar.longest, hostile, share)
-        assert set(rows) == {0}
-        assert all(is_whole_chunk(token_grammar, ids) for ids in sequences)
-
-    @pytest.mark.parametrize("hostile", [torch.inf, -torch.inf, torch.nan])
-    @pytest.mark.parametrize("share", [0.03, 1.0])
-    def test_others_never_pass_as_a_chunk_that_is_none(self, hostile, share, token_grammar, grammar):
-        sequences, rows = self.draw(grammar, token_grammar.longest, hostile, share)
-        for ids, row in zip(sequences, rows, strict=True):
-            assert row != 0 or is_whole_chunk(token_grammar, ids)
-
-    def test_allows_what_the_tokenizers_grammar_allows(self, token_grammar, grammar):
-        states = len(token_grammar.counts)
-        for missing in range(1, TOTAL + 1):
-            for state in range(states):
-                free = grammar.penalties[missing * states + state] == 0
-                assert (free.numpy() == [*token_grammar.allowed[state, missing], False]).all()
-        assert (grammar.penalties[0] == 0).nonzero().tolist() == [[grammar.end_marker]]
-
-    def test_follows_what_is_missing(self, token_grammar, grammar):
-        ids = [0, VOCAB_SIZE - 1, 1, 2]  # the second one ends inside a character
-        missing, state, expected = TOTAL, 0, [TOTAL]
-        for token in ids:
-            missing, state = missing - token_grammar.counts[state, token], token_grammar.next_states[state, token]
-            expected.append(missing)
-        assert grammar.missing(grammar.follow(torch.tensor([ids])))[0].tolist() == expected
-
-    def test_tables_are_not_among_the_weights(self, grammar):
-        assert not grammar.state_dict()
-
-
 class TestInitialisation:
     def test_action_ids_start_as_the_rarest_words(self):
         model = make_model()
