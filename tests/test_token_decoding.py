@@ -1,7 +1,5 @@
 """Action tokens on the backbone: one set of numbers however they are computed, and every decode a whole chunk."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -18,10 +16,8 @@ from token_models import (
 )
 
 from lerobot_vla_plugin.action_tokenizers import TokenGrammar
-from lerobot_vla_plugin.models.backbone import Observation, VLMBackbone
-from lerobot_vla_plugin.models.flow_matching import ExpertGeometry, make_action_expert
+from lerobot_vla_plugin.models.backbone import Observation
 from lerobot_vla_plugin.models.kv_cache import KVCache
-from lerobot_vla_plugin.models.tiny import tiny_config
 from lerobot_vla_plugin.models.token_decoding import ActionTokenModel, DecodingGrammar, _perturb
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -143,6 +139,48 @@ class TestLoss:
         torch.testing.assert_close(gradients[1], gradients[0], **CLOSE)
 
 
+class TestTokenDropout:
+    @pytest.fixture
+    def seen(self, model):
+        """Ids that the model reads, one entry for each call."""
+        ids = []
+        model.action_embedding.register_forward_pre_hook(lambda _, arguments: ids.append(arguments[0]))
+        return ids
+
+    def test_training_hides_a_share_of_its_own_from_each_sample(self, model, observation, seen, grammar):
+        model.train().token_dropout = 0.5
+        tokens = torch.zeros(3, 400, dtype=torch.long)
+        torch.manual_seed(0)
+        for _ in range(30):
+            model.teacher_forced_logits(observation, grammar, tokens)
+        hidden = torch.stack(seen)[:, :, 1:] == model.begin_marker
+        shares = hidden.float().mean(dim=2).flatten()
+        assert shares.max() < 0.6
+        assert shares.std() == pytest.approx(0.5 / 12**0.5, rel=0.2)  # of a uniform distribution
+        assert shares.mean() == pytest.approx(0.25, rel=0.2)
+
+    def test_what_is_hidden_is_learned_all_the_same(self, model, observation, tokens, seen, grammar):
+        model.train().token_dropout = 1.0
+        torch.manual_seed(1)
+        losses, masks, _ = model.loss(observation, grammar, tokens, torch.ones_like(tokens, dtype=torch.bool))
+        hidden = seen[0][:, 1:] == model.begin_marker
+        assert 0 < hidden.sum() < hidden.numel()
+        assert torch.equal(seen[0][:, 1:][~hidden], tokens[~hidden])
+        assert masks.all()
+        # The first prediction saw no token either way.
+        model.eval()
+        shown = model.loss(observation, grammar, tokens, torch.ones_like(tokens, dtype=torch.bool)).losses
+        torch.testing.assert_close(losses[:, 0], shown[:, 0], **CLOSE)
+        assert not torch.allclose(losses[:, 1:], shown[:, 1:])
+
+    def test_neither_evaluation_nor_decoding_hides_any(self, model, observation, tokens, seen, grammar):
+        model.token_dropout = 1.0
+        model.teacher_forced_logits(observation, grammar, tokens)
+        assert torch.equal(seen[0][:, 1:], tokens)
+        decoded, _ = model.train().generate(observation, grammar)
+        assert torch.equal(decoded, model.eval().generate(observation, grammar)[0])
+
+
 class TestGeneration:
     def test_greedy_takes_the_likeliest_allowed_token_of_each_step(self, model, observation, token_grammar, grammar):
         tokens, lengths = model.generate(observation, grammar)
@@ -220,41 +258,3 @@ class TestGeneration:
         other = DecodingGrammar(np.ones((1, 2, 5), dtype=bool), np.ones((1, 5)), np.zeros((1, 5)))
         with pytest.raises(ValueError, match="the model has 24 action ids, the grammar 5"):
             model.generate(observation, other)
-
-
-class TestInitialisation:
-    def test_action_ids_start_as_the_rarest_words(self):
-        model = make_model()
-        words = model.backbone.text_model.embed_tokens.weight.detach()
-        model.init_from_vocabulary(added_tokens=4)
-        rarest = words[-4 - VOCAB_SIZE - 1 : -4]
-        assert torch.equal(model.action_embedding.weight, rarest)
-        assert torch.equal(model.action_head.weight, rarest)
-
-    def test_the_head_starts_from_the_language_models_own(self, model):
-        lm_head = torch.randn_like(model.backbone.text_model.embed_tokens.weight)
-        model.init_from_vocabulary(added_tokens=0, lm_head=lm_head)
-        assert torch.equal(model.action_head.weight, lm_head[-VOCAB_SIZE - 1 :])
-        assert not torch.equal(model.action_embedding.weight, model.action_head.weight)
-
-    def test_too_few_words_leave_the_rows_as_they_are(self, model):
-        model.geometry = replace(model.geometry, vocab_size=259)
-        before = model.action_head.weight.clone()
-        model.init_from_vocabulary(added_tokens=0)
-        assert torch.equal(model.action_head.weight, before)
-
-
-class TestConventions:
-    def test_unknown_ones_are_refused(self):
-        with pytest.raises(ValueError, match="expected one of smolvla, vlm"):
-            VLMBackbone(tiny_config(), 1, conventions="llama")
-
-    def test_unknown_rotation_is_refused(self):
-        config = tiny_config()
-        config.text_config.rope_parameters["rope_type"] = "yarn"
-        with pytest.raises(ValueError, match="'yarn'; only 'default'"):
-            VLMBackbone(config, 1, conventions="vlm")
-
-    def test_an_action_expert_rotates_as_its_backbone(self):
-        expert = make_action_expert(make_model(conventions="vlm").backbone, 2, ExpertGeometry(0.75, 2, 2), False)
-        assert expert.max_wavelength == 100_000.0
