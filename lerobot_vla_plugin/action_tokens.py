@@ -23,12 +23,12 @@ class TokenBatch(NamedTuple):
     Attributes:
         ids: (b, n), 0 behind the end of a sequence.
         masks: True for real tokens, (b, n).
-        teaching: True for what the loss is taken on, the end marker last, (b, n + 1).
+        weights: What each prediction counts in the loss, the end marker last, (b, n + 1).
     """
 
     ids: Tensor
     masks: Tensor
-    teaching: Tensor
+    weights: Tensor
 
 
 class ActionTokens(nn.Module):
@@ -45,6 +45,7 @@ class ActionTokens(nn.Module):
         super().__init__()
         self.codec = codec
         self._remembered: dict[bytes, array[int]] = {}
+        self._remembered_bytes = 0
         grammar = codec.grammar
         self.grammar = DecodingGrammar(grammar.allowed, grammar.counts, grammar.next_states)
         for name in ("span_low", "span_high"):
@@ -68,8 +69,8 @@ class ActionTokens(nn.Module):
     def encode(self, actions: Tensor, states: Tensor, inside: Tensor) -> TokenBatch:
         """Tokens of recorded chunks.
 
-        Steps behind the end of an episode are taken as holding still at its last action. A token that belongs to such a
-        step alone does not teach.
+        Steps behind the end of an episode are taken as holding still at its last action, but do not teach: a token of
+        such a step counts nothing, and where every token is of all steps, each counts as much as was recorded of them.
 
         Args:
             actions: Chunks in robot units, (b, c, j).
@@ -81,11 +82,13 @@ class ActionTokens(nn.Module):
         longest = int(lengths.max())
         padded = [[*ids, *[0] * (longest - len(ids))] for ids in sequences]
         masks = torch.arange(longest, device=actions.device) < lengths[:, None]
-        teaching = masks
+        return TokenBatch(torch.tensor(padded, device=actions.device), masks, self._weights(inside, longest))
+
+    def _weights(self, inside: Tensor, num_tokens: int) -> Tensor:
         if isinstance(self.codec.tokenizer, BinTokenizer):  # one token for each joint of each step, step by step
-            teaching = inside.repeat_interleave(self.codec.action_dim, dim=1)
-        end = torch.ones_like(teaching[:, :1])
-        return TokenBatch(torch.tensor(padded, device=actions.device), masks, torch.cat([teaching, end], dim=1))
+            of_steps = inside.repeat_interleave(self.codec.action_dim, dim=1)
+            return torch.cat([of_steps, torch.ones_like(inside[:, :1])], dim=1).float()
+        return inside.float().mean(dim=1, keepdim=True).expand(-1, num_tokens + 1)
 
     def _encode_once(self, actions: NDArray, states: NDArray) -> list[list[int]]:
         """Ids of chunks (b, c, j); those of a chunk that came by in an earlier epoch are remembered."""
@@ -93,8 +96,10 @@ class ActionTokens(nn.Module):
         new = [place for place, key in enumerate(keys) if key not in self._remembered]
         encoded = self.codec.encode(actions[new], states[new]) if new else []
         fresh = {keys[place]: array("i", ids) for place, ids in zip(new, encoded, strict=True)}
-        if len(self._remembered) < _MOST_REMEMBERED:
+        size = sum(_ENTRY_BYTES + ids.itemsize * len(ids) for ids in fresh.values())
+        if self._remembered_bytes + size <= _MOST_REMEMBERED_BYTES:
             self._remembered |= fresh
+            self._remembered_bytes += size
         return [(fresh.get(key) or self._remembered[key]).tolist() for key in keys]
 
     def decode(self, tokens: Tensor, lengths: Tensor, states: Tensor) -> Tensor:
@@ -113,8 +118,10 @@ class ActionTokens(nn.Module):
         return torch.from_numpy(actions).to(states.device, torch.float32)
 
 
-# Chunks whose ids are remembered: about 250 bytes each. Rate-distortion encoding takes milliseconds for a chunk.
-_MOST_REMEMBERED = 1_000_000
+# How much the ids of chunks that are remembered may take: a million chunks of 25 tokens. Rate-distortion encoding takes
+# milliseconds for a chunk.
+_MOST_REMEMBERED_BYTES = 300 * 2**20
+_ENTRY_BYTES = 200  # key, array and their places in the dict
 # Far below what one encoder tick does to any joint, far above rounding.
 _SMALLEST_HALF_SPAN = 1e-3
 

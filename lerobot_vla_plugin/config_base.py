@@ -39,10 +39,11 @@ class VLAConfig(PreTrainedConfig):
         freeze_vision_encoder: None: frozen unless the backbone is trained from scratch.
         train_expert_only: Freeze the whole backbone. None: yes unless the backbone is trained from scratch.
         train_state_proj: Train the projection of the state into the prefix.
-        init_from: Folder or hub name of a SmolVLA or vla_flow checkpoint to start the weights from. Read once, when
-            a fresh policy is made; a checkpoint of that run never reads it again.
+        init_from: Folder or hub name of a smolvla or vla_flow checkpoint, for vla_fast also of a vla_fast one, to start
+            the weights from. Read once, when a fresh policy is made; a checkpoint of that run never reads it again.
         gradient_checkpointing: Recompute layers in the backward pass: less memory, about a third more time.
-        dtype: "float32", or "bfloat16": frozen weights stored in bfloat16, the rest computed in it (autocast).
+        dtype: "float32", or "bfloat16": frozen weights stored in bfloat16 (not those that an adapter freezes), the rest
+            computed in it (autocast).
         vision_cache: Folder in which each frame's vision tokens are kept after their first computation. Needs a frozen
             vision tower and unaugmented images.
         vision_cache_dtype: "float32" or "bfloat16" storage.

@@ -36,7 +36,9 @@ On a real SO-101 the same commands do the same job. What changes:
     lerobot-record   as above, with those ports, ids and cameras, 50 episodes, and time to reset the scene
     lerobot-vla annotate   as above
     lerobot-train    as above, with --policy.device=cuda and, instead of --policy.vlm_model_name=tiny,
-                     --policy.init_from=lerobot/smolvla_base (vla_flow) or nothing (vla_fast: SmolVLM2-500M)
+                     --policy.init_from=lerobot/smolvla_base (vla_flow) or nothing (vla_fast: SmolVLM2-500M);
+                     without the rates and sizes that suit the small model, and without
+                     --policy.action_tokenizer_path: vla_fast fits one to the data set
     lerobot-rollout  as above"""
 
 

@@ -15,17 +15,18 @@ def steps_inside_episode(batch: dict[str, Tensor]) -> Tensor:
     return torch.ones(batch[ACTION].shape[:2], dtype=torch.bool, device=batch[ACTION].device)
 
 
-def reduce_losses(losses: Tensor, counted: Tensor, reduction: str) -> Tensor:
+def reduce_losses(losses: Tensor, weights: Tensor, reduction: str) -> Tensor:
     """Mean of the losses that count.
 
     Args:
         losses: (b, n).
-        counted: Which of them count, (b, n).
-        reduction: "mean" over the batch for a scalar, "none" for one mean a sample, (b,).
+        weights: What each counts, (b, n); 0 or False: nothing.
+        reduction: "mean" over the batch for a scalar, weighted; "none" for one mean a sample, (b,), in which a weight
+            of less than 1 makes the loss smaller.
     """
     if reduction not in ("mean", "none"):
         raise ValueError(f"reduction={reduction!r}: expected 'mean' or 'none'")
-    sums, counts = (losses * counted).sum(dim=1), counted.sum(dim=1)
+    weighted = losses * weights
     if reduction == "mean":
-        sums, counts = sums.sum(), counts.sum()
-    return sums / counts.clamp_min(1)
+        return weighted.sum() / weights.sum().clamp_min(torch.finfo(losses.dtype).tiny)
+    return weighted.sum(dim=1) / weights.count_nonzero(dim=1).clamp_min(1)

@@ -1,10 +1,9 @@
 """Tables and sentences about an open-loop check, as `lerobot-vla demo` and `lerobot-vla plot` print them."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from .open_loop_result import HOLD_STILL, POLICY, TOKENIZER, OpenLoopResult, spread
+from .text_table import align
 
 _STEPS_SHOWN = 6
 
@@ -22,7 +21,7 @@ def format_errors(result: OpenLoopResult) -> str:
         rows.append([f"{joint} [{unit}]", *(f"{value[index]:.2f}" for value in values)])
     means = [f"{result.mean_error(name):.2f}" for name in (POLICY, *others)]
     rows.append([f"mean [{result.mean_unit}]", means[0], "", "", *means[1:]])
-    return "\n".join([f"  Open-loop error (mean absolute), {describe_episodes(result)}:", *_aligned(rows)])
+    return "\n".join([f"  Open-loop error (mean absolute), {describe_episodes(result)}:", *align(rows)])
 
 
 def format_steps(result: OpenLoopResult) -> str:
@@ -37,7 +36,7 @@ def format_steps(result: OpenLoopResult) -> str:
     head = [f"{result.steps[step] / result.fps_hz:.2f} s" for step in shown]
     rows = [[f"steps ahead [{result.mean_unit}]", *head]]
     rows += [[name, *(f"{errors[step]:.2f}" for step in shown)] for name, errors in by_step.items()]
-    return "\n".join(["  The same along the chunk:", *_aligned(rows)])
+    return "\n".join(["  The same along the chunk:", *align(rows)])
 
 
 def describe_episodes(result: OpenLoopResult) -> str:
@@ -67,19 +66,10 @@ def verdicts(result: OpenLoopResult) -> list[str]:
     if TOKENIZER in result.predictors:
         lost = result.mean_error(TOKENIZER)
         sentences.append(f"Turning recorded actions into tokens and back alone costs {lost:.2f} {result.mean_unit}.")
-    if POLICY in result.token_counts:
+    if result.token_counts.keys() >= {POLICY, TOKENIZER}:
         predicted, recorded = (
             f"{counts.mean():.1f} ({counts.min()} to {counts.max()})"
             for counts in (result.token_counts[name] for name in (POLICY, TOKENIZER))
         )
         sentences.append(f"Its chunks take {predicted} tokens, the recorded ones {recorded}.")
     return sentences
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with the first column to the left and the others to the right, each as wide as it must be."""
-    first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        f"  {label:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        for label, *cells in rows
-    ]

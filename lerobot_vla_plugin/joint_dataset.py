@@ -15,6 +15,7 @@ from lerobot.datasets.utils import DATA_DIR, INFO_PATH, DatasetInfo
 from lerobot.utils.constants import ACTION, HF_LEROBOT_HOME, HF_LEROBOT_HUB_CACHE, OBS_STATE
 from numpy.typing import NDArray
 
+EPISODE_INDEX = "episode_index"
 _SUFFIX = ".pos"
 
 
@@ -155,10 +156,31 @@ def read_episode_index(root: Path) -> NDArray[np.int64]:
 
     Raises:
         FileNotFoundError: There are no frames.
+        ValueError: An episode is no integer.
     """
+    columns = [EPISODE_INDEX]
     return np.concatenate(
-        [pq.read_table(path, columns=["episode_index"])["episode_index"] for path in data_files(root)]
+        [integer_column(pq.read_table(path, columns=columns), EPISODE_INDEX, path) for path in data_files(root)]
     )
+
+
+def integer_column(table: pa.Table, name: str, path: Path) -> NDArray[np.int64]:
+    """A column of whole numbers of one parquet file, shape (frames,).
+
+    Args:
+        table: What was read.
+        name: The column.
+        path: The file, for messages.
+
+    Raises:
+        ValueError: It is of another type, or a value is missing.
+    """
+    column = table[name]
+    if not pa.types.is_integer(column.type) or column.null_count:
+        raise ValueError(
+            f"{path}: {name} must be an integer in every frame, got {column.type} with {column.null_count} missing"
+        )
+    return column.to_numpy().astype(np.int64)
 
 
 def to_vectors(column: pa.ChunkedArray, feature: JointFeature, path: Path) -> NDArray:
@@ -173,10 +195,13 @@ def to_vectors(column: pa.ChunkedArray, feature: JointFeature, path: Path) -> ND
         Shape (frames, width), in the recorded precision.
 
     Raises:
-        ValueError: Some frame has another number of values, or a value is not finite.
+        ValueError: The column holds something else than floats, some frame has another number of them, or one is not
+            finite.
     """
+    number = getattr(column.type, "value_type", column.type)  # LeRobot stores vectors of length 1 as plain numbers.
+    if not pa.types.is_floating(number):
+        raise ValueError(f"{path}: {feature.key} must hold floats, got {column.type}")
     values = column.combine_chunks()
-    # LeRobot stores vectors of length 1 as plain numbers.
     flat = values if pa.types.is_floating(values.type) else values.flatten()
     if not len(flat) == len(values) * feature.width > 0 or flat.null_count:
         raise ValueError(f"{path}: {feature.key} must hold {feature.width} numbers in every frame")

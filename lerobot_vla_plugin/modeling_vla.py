@@ -147,7 +147,7 @@ class VLAFastPolicy(VLAPolicy):
     def _adopt_architecture(self, start: PolicyCheckpoint) -> None:
         self._keeps_tokens = keeps_tokens(self.config, start)
         adopt_backbone(self.config, start)
-        self.config.backbone_conventions = start.conventions
+        self.config.backbone_conventions = self.config.backbone_conventions or start.conventions
 
     def _make_model(
         self,
@@ -157,6 +157,11 @@ class VLAFastPolicy(VLAPolicy):
     ) -> ActionTokenModel:
         config = self.config
         config.backbone_conventions = config.conventions
+        if start and start.conventions != config.conventions:
+            raise ValueError(
+                f"backbone_conventions={config.conventions!r}, but the weights of {start.name} were trained under "
+                f"{start.conventions!r}; leave the option out"
+            )
         codec = choose_codec(config, start if self._keeps_tokens else None, dataset_meta)
         self.action_tokens = ActionTokens(codec)
         self._num_forwards, self._last_error = 0, float("nan")
@@ -226,11 +231,11 @@ class VLAFastPolicy(VLAPolicy):
         with self._autocast():
             observation = self._observe(batch)
             losses, masks, hits = self.model.loss(observation, self.action_tokens.grammar, tokens.ids, tokens.masks)
-        counted = masks & tokens.teaching
-        loss = reduce_losses(losses, counted, reduction)
+        weights = masks * tokens.weights
+        loss = reduce_losses(losses, weights, reduction)
         figures = {
             "loss": loss.mean().item(),
-            "token_accuracy": (hits & counted).sum().item() / counted.sum().item(),
+            "token_accuracy": reduce_losses(hits.float(), weights, "mean").item(),
         }
         if self.training and not self._is_sharded():
             figures["decoded_error"] = self._decoded_error(observation, batch[ACTION], states, inside)
@@ -266,11 +271,13 @@ class VLAFastPolicy(VLAPolicy):
             **kwargs: Noise and real-time chunking options, which this policy does not have; any but None is refused.
 
         Raises:
-            MalformedTokensError: Some sequence is not a whole chunk; the message names its ids. The arm keeps its last
-                goal.
+            ValueError: Some sequence is not a whole chunk, or the logits are not finite; the message names the ids. The
+                arm keeps its last goal.
         """
         self._prepare_to_plan(kwargs)
-        return self._decode(self._observe(batch), super()._read_state(batch), self.config.temperature)
+        with self._autocast():
+            observation = self._observe(batch)
+        return self._decode(observation, super()._read_state(batch), self.config.temperature)
 
     def _decode(self, observation: Observation, states: Tensor, temperature: float) -> Tensor:
         with self._autocast():

@@ -55,6 +55,7 @@ class OpenLoopCheck:
         states, actions = (feature_joint_names(self.meta.features.get(key, {})) for key in (OBS_STATE, ACTION))
         if not actions or states != actions:
             raise ValueError(f"holding still needs state and action of the same joints, got {states} and {actions}")
+        saved.check_predicts_from_one_frame()
         saved.check_joints(states, actions)
         self.training: TrainingEpisodes = read_training_episodes(saved.folder, self.meta)
         self._joints = [name.removesuffix(".pos") for name in actions]

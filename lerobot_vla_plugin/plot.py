@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "action of the other episodes would have scored, the policy with pictures of other frames (one that gets no "
         "worse does not look), and, for action tokens, what the tokenizer alone loses. Angles are in degrees where "
         "`lerobot-vla annotate` described the data set or the one that was trained on, else as recorded. Works with "
-        "every policy that LeRobot can load. No arm is needed; nothing is written but the picture."
+        "every policy of LeRobot that predicts a chunk from one frame. No arm is needed; nothing is written but the "
+        "picture."
     )
     parser.add_argument("checkpoint", type=Path, help="output folder of a training run, or a `pretrained_model` in it")
     parser.add_argument("dataset", help="folder of the data set, or its repo id under LeRobot's home")

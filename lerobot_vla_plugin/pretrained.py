@@ -173,8 +173,11 @@ def read_checkpoint(
         raise ValueError(f"{name}: expected a checkpoint of type {' or '.join(types)}, got {config.type!r}")
     weights = find(SAFETENSORS_SINGLE_FILE)
     if isinstance(config, VLAConfig):
-        backbone = json.loads(find(f"{BACKBONE_FOLDER}/{CONFIG_NAME}").read_text())
-        backbone_config = SmolVLMConfig.from_dict(backbone)
+        path = find(f"{BACKBONE_FOLDER}/{CONFIG_NAME}")
+        try:
+            backbone_config = SmolVLMConfig.from_dict(json.loads(path.read_text()))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is no JSON ({error}); was the copy cut short?") from error
     else:
         backbone_config = load_backbone_config(config.vlm_model_name)
     action_tokenizer = None

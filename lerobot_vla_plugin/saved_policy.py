@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from safetensors import SafetensorError
 from torch.utils.data import default_collate
 
 from .action_tokenizers.chunk_codec import ChunkCodec
-from .pretrained import TOKENIZER_FOLDER
+from .action_tokens import ActionTokens
 
 # Of LeRobot's policies: a camera that a checkpoint can do without.
 _EMPTY_CAMERA = "empty_camera"
@@ -98,16 +97,29 @@ class SavedPolicy:
         except (ValueError, KeyError, DraccusException, SafetensorError) as error:
             raise ValueError(f"the checkpoint {folder} cannot be loaded: {error}") from error
 
+    def check_predicts_from_one_frame(self) -> None:
+        """Refuse a policy that no single frame suffices for.
+
+        Raises:
+            ValueError: The policy looks back, or predicts no chunk.
+        """
+        config = self.policy.config
+        if config.action_delta_indices is None or config.observation_delta_indices not in (None, [0]):
+            raise ValueError(
+                f"the checkpoint is of a {config.type}, which predicts no chunk or needs earlier frames as well; "
+                "expected a policy that predicts a chunk from one frame, as act, smolvla, vla_flow and vla_fast do"
+            )
+
     @property
     def steps(self) -> NDArray[np.int64]:
         """Step of each action of a chunk, counted from its frame, (c,)."""
         return np.asarray(self.policy.config.action_delta_indices)
 
-    @cached_property
+    @property
     def codec(self) -> ChunkCodec | None:
         """What turns the policy's action tokens into chunks; None for a policy without tokens of this package."""
-        folder = self.folder / TOKENIZER_FOLDER
-        return ChunkCodec.load(folder) if folder.is_dir() else None
+        tokens = getattr(self.policy, "action_tokens", None)  # an adapted policy has its base's
+        return tokens.codec if isinstance(tokens, ActionTokens) else None
 
     def check_joints(self, state_names: Sequence[str], action_names: Sequence[str]) -> None:
         """Refuse a data set of other joints than the checkpoint's.
@@ -174,8 +186,16 @@ def _load_policy(config: PreTrainedConfig, folder: Path) -> PreTrainedPolicy:
         return policy_class.from_pretrained(str(folder), config=config)
     require_package("peft", extra="peft")
     from peft import PeftConfig, PeftModel
+    from peft.utils import CONFIG_NAME as CONFIG_OF_ADAPTER
 
     adapter = PeftConfig.from_pretrained(str(folder))
-    base = policy_class.from_pretrained(str(adapter.base_model_name_or_path), config=config, revision=adapter.revision)
+    name = str(adapter.base_model_name_or_path)
+    try:
+        base = policy_class.from_pretrained(name, config=config, revision=adapter.revision)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"it adapts {name}, which cannot be loaded: {error}. Has the base moved? Then say where it is now: "
+            f"base_model_name_or_path in {folder / CONFIG_OF_ADAPTER}"
+        ) from error
     # An adapted policy answers to every name that the policy has.
     return PeftModel.from_pretrained(base, str(folder), config=adapter)  # pyright: ignore[reportReturnType, reportArgumentType]

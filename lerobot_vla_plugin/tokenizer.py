@@ -13,7 +13,7 @@ from .new_folder import new_folder
 from .progress import StepBar
 from .tokenizer_compare import RowResult, compare, make_folds
 from .tokenizer_fit import FIT_DEFAULTS, fit_codec
-from .tokenizer_joints import RecordedJoints, read_joints
+from .tokenizer_joints import ENOUGH_CHUNKS, RecordedJoints, read_joints
 from .tokenizer_plot import plot_comparison
 from .tokenizer_rows import SERIES, rows_of
 from .tokenizer_table import Comparison, format_table, write_tables
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_options(fit.add_argument_group("options of every kind"), _OPTIONS)
     for kind, options in _OPTIONS_OF_KIND.items():
         chosen = ", ".join(f"{name}={value}" for name, value in FIT_DEFAULTS[kind].items())
-        _add_options(fit.add_argument_group(f"options of --kind={kind}", chosen and f"if left out: {chosen}"), options)
+        _add_options(fit.add_argument_group(f"options of --kind={kind}", f"if left out: {chosen}"), options)
     fit.set_defaults(run=_fit)
 
     comparison = commands.add_parser(
@@ -68,7 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     comparison.add_argument("--output", type=Path, help="folder for compare.csv, compare.json and compare.png")
     comparison.add_argument("--tokenizers", default=",".join(SERIES), help="which to compare")
     comparison.add_argument("--folds", type=int, default=_MOST_FOLDS, help="most times to fit each")
-    comparison.add_argument("--stride", type=int, help="frames from one chunk that is tested on to the next")
+    comparison.add_argument(
+        "--stride",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="frames from one chunk that is tested on to the next; if left out, 1, and in recordings of more than "
+        f"{2 * ENOUGH_CHUNKS:,} frames as many as give about {ENOUGH_CHUNKS:,} chunks",
+    )
     comparison.add_argument(
         "--calibration", type=Path, help="LeRobot's calibration file of the arm, where the data set is not annotated"
     )
@@ -136,9 +142,10 @@ def _compare(args: argparse.Namespace, joints: RecordedJoints) -> None:
     if args.output and args.output.exists():
         raise FileExistsError(f"{args.output} exists; name a new folder")
     rows = rows_of(args.tokenizers.split(","))
-    folds = make_folds(joints.episodes, args.folds)
+    folds = make_folds(joints.episode_lengths, args.folds, args.chunk_size)
+    joints = _without_short_episodes(joints, args.chunk_size)
     units = error_units(joints.joint_names, recorded_annotation(joints.source, args.calibration, args.joint_unit))
-    stride = joints.sparing_stride if args.stride is None else args.stride
+    stride = getattr(args, "stride", joints.sparing_stride)
     found = defaultdict(list)
     with StepBar("compare", len(rows) * len(folds), "fits") as bar:
         for row, result in compare(joints, rows, folds, args.chunk_size, stride):
@@ -154,3 +161,11 @@ def _compare(args: argparse.Namespace, joints: RecordedJoints) -> None:
     print(format_table(comparison))
     if args.output:
         print(f"\nWrote {args.output}: compare.csv, compare.json, compare.png")
+
+
+def _without_short_episodes(joints: RecordedJoints, chunk_size: int) -> RecordedJoints:
+    """The episodes that hold a chunk; tells of the others."""
+    short = [episode for episode, frames in joints.episode_lengths.items() if frames < chunk_size]
+    if short:
+        print(f"Left out, shorter than a chunk of {chunk_size} steps: episodes {', '.join(map(str, short))}")
+    return joints.of_episodes([episode for episode in joints.episodes if episode not in short])

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -77,19 +77,23 @@ class RowResult:
         return np.max([fold.error_max for fold in self.folds], axis=0)
 
 
-def make_folds(episodes: Sequence[int], count: int) -> list[Fold]:
+def make_folds(episode_lengths: Mapping[int, int], count: int, chunk_size: int) -> list[Fold]:
     """Leave out each episode once; where there are more than `count`, several at a time.
 
     Args:
-        episodes: Episodes of the data set.
+        episode_lengths: Episode of the data set -> its frames; those shorter than a chunk come into no fold.
         count: Most folds to make.
+        chunk_size: Steps of a chunk.
 
     Raises:
-        ValueError: There is one episode only, or fewer than two folds.
+        ValueError: There are fewer than two such episodes, or fewer than two folds.
     """
+    episodes = [episode for episode, frames in episode_lengths.items() if frames >= chunk_size]
     if len(episodes) < 2:
         raise ValueError(
-            f"expected at least 2 episodes, to fit on some and test on others, got {len(episodes)}: record another. "
+            f"expected at least 2 episodes of {chunk_size} frames, the steps of a chunk, to fit on some and test on "
+            f"others; of {len(episode_lengths)} so long are {len(episodes)}, the longest has "
+            f"{max(episode_lengths.values())} frames: choose a smaller --chunk-size, or record another. "
             "`lerobot-vla tokenizer fit` needs one only"
         )
     if count < 2:
@@ -146,14 +150,23 @@ def _warned_once() -> Iterator[None]:
         logger.removeFilter(first_time)
 
 
+def _with_span(codec: ChunkCodec, low: NDArray, high: NDArray) -> ChunkCodec:
+    """Take the span of the whole recording, as of a codec that is trained with.
+
+    An unseen episode may go further than the others, and the clamp would be taken for an error of the tokenizer. But a
+    joint that never moved in the others stays in its place: that is its error.
+    """
+    scaling = codec.scaling
+    still = np.isin(np.arange(codec.action_dim), scaling.constant_joints)
+    return codec.with_span(np.where(still, scaling.span_low, low), np.where(still, scaling.span_high, high))
+
+
 def _fold_result(
     row: Row, joints: RecordedJoints, fitted: tuple[NDArray, NDArray], tested: tuple[NDArray, NDArray]
 ) -> FoldResult:
     started_s = time.perf_counter()
     low, high = joints.span
-    # The span is that of the whole recording, as for a codec that is trained with: an unseen episode may go further
-    # than the others, and the clamp would be taken for an error of the tokenizer.
-    codec = ChunkCodec.fit(*fitted, joints.joint_names, row.kind, **row.options).with_span(low, high)
+    codec = _with_span(ChunkCodec.fit(*fitted, joints.joint_names, row.kind, **row.options), low, high)
     actions, states = tested
     ids = codec.encode(actions, states)
     errors = np.abs(codec.decode(ids, states) - actions)

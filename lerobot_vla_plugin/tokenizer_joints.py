@@ -1,5 +1,6 @@
 """The recorded joints that action tokenizers are fitted to: of a LeRobot data set, or of a bare parquet file."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from .action_tokenizers.chunk_windows import action_chunks
 from .arms.robot_types import JOINT_NAMES
 from .joint_dataset import (
+    EPISODE_INDEX,
     JointFeature,
     find_dataset,
+    integer_column,
     joint_features,
     read_episode_index,
     read_info,
@@ -23,9 +26,9 @@ from .joint_dataset import (
     to_vectors,
 )
 
-_EPISODE_INDEX = "episode_index"
+_FRAME_INDEX = "frame_index"
 # Neighbouring chunks differ in one step: more of them take longer and teach nothing.
-_ENOUGH_CHUNKS = 10_000
+ENOUGH_CHUNKS = 10_000
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,12 @@ class RecordedJoints:
     @property
     def episodes(self) -> list[int]:
         """Episodes, in the order of recording."""
-        return list(dict.fromkeys(self.episode_index.tolist()))
+        return list(self.episode_lengths)
+
+    @property
+    def episode_lengths(self) -> dict[int, int]:
+        """Episode -> its frames, in the order of recording."""
+        return dict(Counter(self.episode_index.tolist()))
 
     @property
     def span(self) -> tuple[NDArray, NDArray]:
@@ -59,7 +67,7 @@ class RecordedJoints:
     @property
     def sparing_stride(self) -> int:
         """Frames from one chunk to the next so that there are enough chunks, but not many more."""
-        return max(1, len(self.actions) // _ENOUGH_CHUNKS)
+        return max(1, len(self.actions) // ENOUGH_CHUNKS)
 
     def of_episodes(self, episodes: Sequence[int]) -> Self:
         """The frames of some episodes."""
@@ -68,7 +76,7 @@ class RecordedJoints:
         return type(self)(self.source, self.joint_names, *arrays)
 
     def chunks(self, chunk_size: int, stride: int | None = None) -> tuple[NDArray, NDArray]:
-        """Chunks, (n, chunk_size, j), and the state at the first step of each, (n, j).
+        """Chunks, (n, chunk_size, j), and the state at the first step of each, (n, j); see `action_chunks`.
 
         Args:
             chunk_size: Steps of a chunk.
@@ -92,7 +100,7 @@ def read_joints(name: str, root: Path | None = None) -> RecordedJoints:
 
     Raises:
         FileNotFoundError: There is no such data set.
-        ValueError: It holds no joints, or values that are not finite.
+        ValueError: It holds no joints, or values that are not finite, or columns of another type or order.
     """
     if root is None and Path(name).is_file():
         return _read_parquet(Path(name))
@@ -117,7 +125,7 @@ def _read_dataset(root: Path) -> RecordedJoints:
 
 def _read_parquet(path: Path) -> RecordedJoints:
     """A file without metadata: its six columns are the joints that SO-101 and Koch have, in LeRobot's order."""
-    columns = [ACTION, OBS_STATE, _EPISODE_INDEX]
+    columns = [ACTION, OBS_STATE, EPISODE_INDEX]
     try:
         names = pq.read_schema(path).names
     except pa.ArrowInvalid as error:
@@ -125,9 +133,24 @@ def _read_parquet(path: Path) -> RecordedJoints:
     missing = sorted(set(columns) - set(names))
     if missing:
         raise ValueError(f"{path} has no column {missing}; it has {names}")
-    table = pq.read_table(path, columns=columns)
+    table = pq.read_table(path, columns=[*columns, *{_FRAME_INDEX}.intersection(names)])
     positions = {name: column for column, name in enumerate(JOINT_NAMES)}
     actions, states = (
         to_vectors(table[key], JointFeature(key, len(JOINT_NAMES), positions), path) for key in (ACTION, OBS_STATE)
     )
-    return RecordedJoints(path, JOINT_NAMES, actions, states, table[_EPISODE_INDEX].to_numpy())
+    episode_index = integer_column(table, EPISODE_INDEX, path)
+    if _FRAME_INDEX in names:
+        _check_order(episode_index, integer_column(table, _FRAME_INDEX, path), path)
+    return RecordedJoints(path, JOINT_NAMES, actions, states, episode_index)
+
+
+def _check_order(episode_index: NDArray[np.int64], frame_index: NDArray[np.int64], path: Path) -> None:
+    """Raise ValueError unless each frame of an episode follows the one before."""
+    wrong = np.flatnonzero((np.diff(episode_index) == 0) & (np.diff(frame_index) != 1)) + 1
+    if len(wrong):
+        row = wrong[0]
+        raise ValueError(
+            f"{path}: {_FRAME_INDEX} must rise by 1 within an episode; in row {row}, of episode {episode_index[row]}, "
+            f"it goes from {frame_index[row - 1]} to {frame_index[row]}. Sort the rows by {EPISODE_INDEX} and "
+            f"{_FRAME_INDEX}; where frames are missing, make two episodes of it"
+        )

@@ -41,6 +41,7 @@ _ROWS = [
     *_scales("fast-rate-distortion", _FINER, rate_distortion=True),
     *_scales("fast-combined", _FINER, **_COMBINED),
     *(Row("bins", f"bins, {bins}", "bins", {"bins": bins}) for bins in (64, 256)),
+    *(Row("bins-relative", f"bins-relative, {bins}", "bins", {"bins": bins, "relative": True}) for bins in (64, 256)),
     *(Row("quantile-bins", f"quantile-bins, {bins}", "bins", {"bins": bins, "quantiles": True}) for bins in (64, 256)),
     *(Row("vq", f"vq, {levels} levels", "vq", {"levels": levels}) for levels in (2, 4)),
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from .text_table import align
 from .tokenizer_compare import Fold, RowResult
 from .tokenizer_units import ErrorUnit
 
@@ -65,7 +66,7 @@ def _overall_table(comparison: Comparison) -> str:
                 f"{result.error_max.max():.2f}",
             )
         )
-    return _aligned(rows)
+    return "\n".join(align(rows))
 
 
 def _joint_table(comparison: Comparison, unit: ErrorUnit) -> str:
@@ -73,7 +74,7 @@ def _joint_table(comparison: Comparison, unit: ErrorUnit) -> str:
     for result in comparison.results:
         columns = zip(*_joint_errors(result, unit), strict=True)
         rows.append((result.row.label, *("/".join(f"{value:.{unit.digits}f}" for value in joint) for joint in columns)))
-    return _aligned(rows)
+    return "\n".join(align(rows))
 
 
 def _joint_errors(result: RowResult, unit: ErrorUnit) -> tuple[NDArray, NDArray, NDArray]:
@@ -81,12 +82,6 @@ def _joint_errors(result: RowResult, unit: ErrorUnit) -> tuple[NDArray, NDArray,
     values = result.mean("error_mean"), result.mean("error_p99"), result.error_max
     mean, p99, largest = (value * unit.per_robot_unit for value in values)
     return mean, p99, largest
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
-    return "\n".join(f"  {line}".rstrip() for line in lines)
 
 
 def as_dict(comparison: Comparison) -> dict[str, Any]:

@@ -49,9 +49,9 @@ class TrainingEpisodes:
 
 
 def read_training_episodes(checkpoint: Path, meta: LeRobotDatasetMetadata) -> TrainingEpisodes:
-    """Find out which episodes of a data set a checkpoint has seen.
+    """Find out which episodes of a data set a checkpoint has seen, itself or as the one that it started from.
 
-    A run that was resumed with other episodes, or started from another checkpoint, has seen more than its file tells.
+    A run that was resumed with other episodes has seen more than its file tells.
 
     Args:
         checkpoint: Folder `pretrained_model`.
@@ -64,15 +64,34 @@ def read_training_episodes(checkpoint: Path, meta: LeRobotDatasetMetadata) -> Tr
     if not path.is_file():
         return TrainingEpisodes()
     try:
-        dataset = json.loads(path.read_text(encoding="utf-8"))["dataset"]
+        config = json.loads(path.read_text(encoding="utf-8"))
+        dataset = config["dataset"]
         name = str(dataset["root"] or dataset["repo_id"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} tells no data set ({error!r}); was the copy cut short?") from error
     if not _is_same(dataset, meta.root):
         return TrainingEpisodes(name)
     seen = _seen(dataset, [tasks[0] if tasks else "" for tasks in meta.episodes["tasks"]])
-    every = range(meta.total_episodes)
-    return TrainingEpisodes(name, {e: Standing.TRAINED_ON if e in seen else Standing.HELD_OUT for e in every})
+    standings = {e: Standing.TRAINED_ON if e in seen else Standing.HELD_OUT for e in range(meta.total_episodes)}
+    for base in _started_from(config):
+        before = read_training_episodes(Path(base), meta)
+        name += f", after {base}"
+        standings = {e: _least_flattering(own, before.standing(e)) for e, own in standings.items()}
+    return TrainingEpisodes(name, standings)
+
+
+def _least_flattering(*standings: Standing) -> Standing:
+    return max(standings, key=[Standing.HELD_OUT, Standing.UNKNOWN, Standing.TRAINED_ON].index)
+
+
+def _started_from(config: Mapping[str, Any]) -> list[str]:
+    """Checkpoints whose weights a run began with; its own, from which it was resumed, is none of them."""
+    policy = config.get("policy") or {}
+    own = Path(config.get("output_dir") or "").resolve()
+    named = [policy.get("init_from")]
+    if (path := policy.get("pretrained_path")) and not Path(path).resolve().is_relative_to(own):
+        named.append(path)
+    return [name for name in named if name]
 
 
 def _is_same(dataset: Mapping[str, Any], root: Path) -> bool:

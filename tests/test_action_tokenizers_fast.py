@@ -34,6 +34,15 @@ def test_ids_and_actions_are_those_of_the_published_processor(kind: str, dtype: 
     )
 
 
+def test_halves_are_rounded_as_published_in_float32_too() -> None:
+    """Steady poses halfway between two coefficients: what rounding a cosine transform leaves of them decides."""
+    reference, ours = published("like FAST+"), make_tokenizer("like FAST+")
+    poses = (np.arange(-60, 60) + 0.5) / (ours.scale * np.sqrt(CHUNK_SIZE))
+    chunks = np.tile(poses.astype(np.float32)[:, None, None], (1, CHUNK_SIZE, JOINTS))
+    assert ours.encode(chunks) == reference.encode(chunks)
+    assert ours.encode(chunks.astype(np.float64)) == reference.encode(chunks.astype(np.float64)) != ours.encode(chunks)
+
+
 @given(seed=seeds)
 def test_a_wide_alphabet_is_read_and_written_as_published(seed: int) -> None:
     """Its vocabulary holds all bytes, so nothing can be lost: both agree on every coefficient from -354 to 1693."""
@@ -186,6 +195,7 @@ def test_a_joint_that_never_moves_must_be_declared() -> None:
         (smooth_chunks(50, CHUNK_SIZE, JOINTS), {"vocab_size": 60}, "vocab_size above .*got 60"),
         (smooth_chunks(50, CHUNK_SIZE, JOINTS), {"scale": 0}, "positive scale, got 0"),
         (smooth_chunks(50, CHUNK_SIZE, JOINTS), {"scale": float("nan")}, "positive scale, got nan"),
+        (smooth_chunks(50, CHUNK_SIZE, JOINTS), {"scale": 1e-300}, "positive scale, got 1e-300"),
         (smooth_chunks(50, CHUNK_SIZE, JOINTS), {"scale": 1e6}, "lower the scale"),
         (1e300 * smooth_chunks(50, CHUNK_SIZE, JOINTS), {}, "lower the scale"),
     ],
@@ -199,18 +209,42 @@ def test_other_chunks_than_fitted_are_refused() -> None:
     own = make_tokenizer("own")
     with pytest.raises(ValueError, match=r"\(n, 20, 4\), got \(3, 20, 6\)"):
         own.encode(smooth_chunks(3, CHUNK_SIZE, 6))
-    with pytest.raises(ValueError, match="20 steps and 4 joints, as fitted, got 50 and 4"):
-        own.grammar(50, JOINTS)
-    # The published files leave it open.
-    assert make_tokenizer("published").grammar(50, 6).total == 300
+    ids = own.encode(smooth_chunks(3, CHUNK_SIZE, JOINTS))
+    for shape in ((50, JOINTS), (JOINTS, CHUNK_SIZE), (CHUNK_SIZE // 2, 2 * JOINTS)):
+        for call in (lambda shape=shape: own.decode(ids, *shape), lambda shape=shape: own.grammar(*shape)):
+            with pytest.raises(ValueError, match=f"20 steps and 4 joints, got {shape[0]} and {shape[1]}; fit one"):
+                call()
 
 
-def test_huge_values_are_clamped() -> None:
+def test_published_files_leave_the_chunk_open() -> None:
+    tokenizer = make_tokenizer("published")
+    assert tokenizer.grammar(50, 6).total == 300
+    ids = tokenizer.encode(smooth_chunks(3, CHUNK_SIZE // 2, 2 * JOINTS))
+    assert tokenizer.decode(ids, CHUNK_SIZE // 2, 2 * JOINTS).shape == (3, CHUNK_SIZE // 2, 2 * JOINTS)
+    for shape in ((0, JOINTS), (CHUNK_SIZE, 0), (-CHUNK_SIZE, -JOINTS)):
+        with pytest.raises(ValueError, match="at least one step and one joint"):
+            tokenizer.decode([[]], *shape)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_huge_values_are_clamped(dtype: type) -> None:
     own = make_tokenizer("own")
-    coefficients = own.coefficients(np.full((1, CHUNK_SIZE, JOINTS), -1e300))
-    assert coefficients[0, 0].tolist() == [own.min_token] * JOINTS
+    for largest in (1e30, float(np.finfo(dtype).max)):
+        poses = np.stack([np.full((CHUNK_SIZE, JOINTS), value, dtype) for value in (-largest, largest)])
+        coefficients = own.coefficients(poses)
+        assert (coefficients[:, 0] == [[own.min_token], [own.max_token]]).all()
+        # There and back at every step: all frequencies are as far out, and each has a sign.
+        turns = poses * np.array([1, -1], dtype)[np.arange(CHUNK_SIZE) % 2, None]
+        assert set(own.coefficients(turns)[:, 1::2].ravel().tolist()) == {own.min_token, own.max_token}
 
 
 def test_an_alphabet_beyond_unicode_is_refused() -> None:
     with pytest.raises(ValueError, match="values of a coefficient"):
         replace(make_tokenizer("own"), max_token=10**6)
+
+
+@pytest.mark.parametrize("alphabet", [{"min_token": 1}, {"max_token": -1}])
+def test_an_alphabet_without_zero_is_refused(alphabet: dict) -> None:
+    """A joint that stands still is mostly zeros."""
+    with pytest.raises(ValueError, match="0 among them"):
+        replace(make_tokenizer("own"), **alphabet)

@@ -258,6 +258,15 @@ def test_an_incomplete_codec_is_refused(tmp_path):
         ChunkCodec.load(tmp_path)
 
 
+@pytest.mark.parametrize("file", ["tokenizer.json", "action_tokenizer.json"])
+def test_a_damaged_tokenizer_is_blamed_itself(tmp_path, file):
+    fit("fast").save(tmp_path)
+    (tmp_path / file).write_text('{"kind": "x"}')
+    with pytest.raises(ValueError, match=f"{file}") as refusal:
+        ChunkCodec.load(tmp_path)
+    assert CODEC_FILE not in str(refusal.value)
+
+
 def test_a_tokenizer_of_other_joints_is_refused(tmp_path):
     fit(quantiles=True).save(tmp_path)
     ChunkCodec.fit(ACTIONS[..., :2], STATES[:, :2], JOINTS[:2], "bins", quantiles=True).tokenizer.save(tmp_path)

@@ -16,19 +16,22 @@ from lerobot_vla_plugin.action_tokenizers.chunk_windows import action_chunks
 def test_chunks_are_whole_and_never_cross_episodes(lengths, chunk_size, stride):
     episode_index = np.repeat(np.arange(len(lengths)) + 5, lengths)
     frames = np.arange(sum(lengths), dtype=float)[:, None]
-    expected = [
-        start
-        for episode in range(len(lengths))
-        for start in range(sum(lengths[:episode]), sum(lengths[: episode + 1]) - chunk_size + 1)
-        if (start - sum(lengths[:episode])) % stride == 0
-    ]
-    if not expected:
+    starts, ends = np.cumsum([0, *lengths[:-1]]), np.cumsum(lengths)
+    if max(lengths) < chunk_size:
         with pytest.raises(ValueError, match=f"no episode is as long.*the longest has {max(lengths)} frames"):
             action_chunks(frames, episode_index, chunk_size, stride)
         return
     cut, first_frames = action_chunks(frames, episode_index, chunk_size, stride)
+    expected = []
+    for start, end in zip(starts, ends, strict=True):
+        last = end - chunk_size if end - start >= chunk_size else end - 1
+        expected += [frame for frame in range(start, last + 1) if (frame - start) % stride == 0 or frame == last]
     assert first_frames.tolist() == expected
-    assert (cut[..., 0] == first_frames[:, None] + np.arange(chunk_size)).all()
+    last_frames = ends[np.searchsorted(ends, first_frames, side="right")] - 1
+    held = np.minimum(first_frames[:, None] + np.arange(chunk_size), last_frames[:, None])
+    assert (cut[..., 0] == held).all()
+    if stride <= chunk_size:
+        assert set(cut.ravel()) == set(frames.ravel())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 from fast_reference import ReferenceFast, smooth_chunks
+from grammar_walk import assert_obeys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reaching_motion import reaching_chunks
@@ -119,12 +120,7 @@ def test_the_published_decoder_reads_the_tokens(tokenizer, chunks, tmp_path):
 def test_every_token_is_one_that_the_grammar_allows(tokenizer, chunks):
     grammar = tokenizer.grammar(STEPS, JOINTS)
     for ids in tokenizer.encode(chunks[:10]):
-        state, missing = 0, grammar.total
-        for token in ids:
-            assert grammar.allowed[state, missing, token]
-            missing -= grammar.counts[state, token]
-            state = grammar.next_states[state, token]
-        assert (state, missing) == (0, 0)
+        assert_obeys(grammar, ids)
 
 
 def test_a_chunk_has_the_same_ids_whatever_it_is_encoded_with(tokenizer, chunks):
@@ -135,9 +131,20 @@ def test_a_chunk_has_the_same_ids_whatever_it_is_encoded_with(tokenizer, chunks)
 
 
 def test_coefficients_beyond_the_alphabet_become_the_nearest(tokenizer):
-    far = np.full((1, STEPS, JOINTS), 1e4)
+    poses = np.stack(
+        [np.full((STEPS, JOINTS), sign * value) for value in (1e4, 1e38, 1e300, 1.7e308) for sign in (1, -1)]
+    )
+    decoded = tokenizer.decode_coefficients(tokenizer.encode(poses), STEPS, JOINTS)
+    ends = np.tile([tokenizer.max_token, tokenizer.min_token], 4)
+    assert (decoded[:, 0] == ends[:, None]).all()
+    assert (np.abs(decoded[:, 1:]) <= 1).all()
+
+
+@pytest.mark.parametrize("largest", [1e38, 1e300, 1.7e308])
+def test_a_huge_motion_becomes_the_nearest_too(tokenizer, largest):
+    far = np.sign(smooth_chunks(1, STEPS, JOINTS)) * largest
     decoded = tokenizer.decode_coefficients(tokenizer.encode(far), STEPS, JOINTS)
-    assert (decoded[0, 0] == tokenizer.max_token).all()
+    np.testing.assert_array_equal(decoded, tokenizer.coefficients(far))
 
 
 @pytest.mark.parametrize("rate_distortion", [True, False])

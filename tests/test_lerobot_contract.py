@@ -12,6 +12,7 @@ from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from smolvla_reference import make_smolvla, write_vlm_folder
 
+from lerobot_vla_cli.main import main as lerobot_vla
 from lerobot_vla_plugin.arms.contract_terms import ArmContract
 
 REPOSITORY = Path(__file__).parent.parent
@@ -158,7 +159,8 @@ class TestFast:
 
     @staticmethod
     def tokenizer_files(checkpoint: Path) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in (checkpoint / "action_tokenizer").iterdir()}
+        files = (path for path in (checkpoint / "action_tokenizer").rglob("*") if path.is_file())
+        return {str(path.relative_to(checkpoint)): path.read_bytes() for path in files}
 
     def test_resumes_and_acts(self, base, lerobot_train):
         before = get_policy_class("vla_fast").from_pretrained(base).state_dict()
@@ -179,7 +181,7 @@ class TestFast:
             f"--dataset.root={root}", f"--output_dir={output}", "--num_workers=0", "--batch_size=2", *more,
         ]  # fmt: skip
 
-    def test_fine_tuning_keeps_its_tokens_and_lora_adds_to_them(self, base, lerobot_train, tmp_path):
+    def test_fine_tuning_keeps_its_tokens_and_lora_adds_to_them(self, base, lerobot_train, tmp_path, capsys):
         write_dataset(tmp_path / "less", num_episodes=1, amplitude=20)
         lerobot_train(*self.fine_tune(base, tmp_path / "less", tmp_path / "tuned"))
         tuned = last_checkpoint(tmp_path / "tuned").resolve()
@@ -196,6 +198,13 @@ class TestFast:
         policy = _load_pretrained_policy(config)
         pre, _ = make_pre_post_processors(config, str(adapted))
         assert policy.select_action(pre(make_observation())).isfinite().all()
+
+        plot = ["plot", str(adapted), str(tmp_path / "less"), "--frames=2", f"--output={tmp_path / 'chunks.png'}"]
+        assert lerobot_vla(plot) == 0
+        assert "tokenizer alone" in capsys.readouterr().out
+        tuned.rename(tmp_path / "moved")
+        assert lerobot_vla(plot) == 2
+        assert f"it adapts {tuned}, which cannot be loaded" in capsys.readouterr().err
 
 
 def test_fine_tuning_on_other_joints_is_refused(trained, lerobot_train, tmp_path):

@@ -11,6 +11,7 @@ from conftest import JOINTS, write_dataset
 from lerobot.datasets import LeRobotDataset
 
 from lerobot_vla_plugin.action_tokenizers.chunk_codec import ChunkCodec
+from lerobot_vla_plugin.action_tokens import ActionTokens
 from lerobot_vla_plugin.arm_units import AS_RECORDED, ArmUnits, recorded_units
 from lerobot_vla_plugin.arms.annotation import ArmAnnotation, write_annotation
 from lerobot_vla_plugin.arms.calibration import JointCalibration
@@ -31,6 +32,7 @@ def config_of(joints: int = len(JOINTS), contract: ArmContract | None = None, ca
     feature = SimpleNamespace(shape=(joints,))
     return SimpleNamespace(
         action_delta_indices=list(range(CHUNK)),
+        observation_delta_indices=None,
         action_feature=feature,
         robot_state_feature=feature,
         image_features={f"observation.images.{camera}": None for camera in cameras},
@@ -254,15 +256,24 @@ def test_the_recorded_action_does_not_leak_into_the_prediction(trained, twin_siz
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_what_the_tokenizer_loses_is_shown_apart(dataset_root, tmp_path):
-    """A checkpoint with a codec: what comes back from the recorded chunks is a predictor of its own."""
+def test_what_the_tokenizer_loses_is_shown_apart(dataset_root):
+    """A policy of tokens: what comes back from the recorded chunks is a predictor of its own."""
     states, actions = columns(dataset_root, 0)
     chunks = np.stack([actions[i : i + CHUNK] for i in range(len(actions) - CHUNK + 1)])
     codec = ChunkCodec.fit(chunks, states[: len(chunks)], JOINTS, "bins")
-    codec.save(tmp_path / "action_tokenizer")
-    result = OpenLoopCheck(FakePolicy(folder=tmp_path, says=lambda state, picture: state), dataset_root).run([0])
+    policy = SimpleNamespace(config=config_of(), action_tokens=ActionTokens(codec))
+    result = OpenLoopCheck(FakePolicy(policy=policy, says=lambda state, picture: state), dataset_root).run([0])
     whole = result.episodes[0].inside.all(axis=1)
     expected = codec.decode(codec.encode(chunks, states[: len(chunks)]), states[: len(chunks)])
     assert result.episodes[0].predicted[TOKENIZER][whole] == pytest.approx(expected)
     assert 0 < result.mean_error(TOKENIZER) < 0.5
     assert set(result.token_counts[TOKENIZER]) == {CHUNK * len(JOINTS)}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"observation_delta_indices": [-1, 0]}, {"action_delta_indices": None}], ids=["looks back", "no chunk"]
+)
+def test_a_policy_that_one_frame_does_not_suffice_for_is_refused(dataset_root, changes):
+    config = SimpleNamespace(**{**vars(config_of()), "type": "diffusion", **changes})
+    with pytest.raises(ValueError, match=r"of a diffusion.*expected a policy that predicts a chunk from one frame"):
+        OpenLoopCheck(FakePolicy(policy=SimpleNamespace(config=config)), dataset_root)

@@ -25,11 +25,11 @@ def plot(*arguments: object) -> int:
     return main(["plot", *map(str, arguments)])
 
 
-def checkpoint_trained_on(folder: Path, **dataset: object) -> Path:
+def checkpoint_trained_on(folder: Path, run: dict | None = None, **dataset: object) -> Path:
     """A folder that says what it was trained on, as LeRobot writes it down."""
     folder.mkdir(exist_ok=True)
     described = {"repo_id": "tests/small", "root": None, "episodes": None, "eval_split": 0.0, **dataset}
-    (folder / "train_config.json").write_text(json.dumps({"dataset": described}))
+    (folder / "train_config.json").write_text(json.dumps({"dataset": described, **(run or {})}))
     return folder
 
 
@@ -132,6 +132,27 @@ def test_what_the_training_says_about_its_episodes(meta, tmp_path, dataset, expe
     checkpoint = checkpoint_trained_on(tmp_path / "run", **{"root": str(meta.root), **dataset})
     training = read_training_episodes(checkpoint, meta)
     assert [training.standing(episode) for episode in range(3)] == expected
+
+
+@pytest.mark.parametrize("option", ["pretrained_path", "init_from"])
+def test_what_the_base_was_trained_on_counts_too(meta, tmp_path, option):
+    root = {"root": str(meta.root)}
+    base = checkpoint_trained_on(tmp_path / "base", **root, episodes=[2])
+    options = {"output_dir": str(tmp_path / "run"), "policy": {option: str(base)}}
+    training = read_training_episodes(checkpoint_trained_on(tmp_path / "run", options, **root, episodes=[0]), meta)
+    assert [training.standing(episode) for episode in range(3)] == [TRAINED_ON, HELD_OUT, TRAINED_ON]
+    options["policy"][option] = "somebody/on_the_hub"
+    training = read_training_episodes(checkpoint_trained_on(tmp_path / "run", options, **root, episodes=[0]), meta)
+    assert [training.standing(episode) for episode in range(3)] == [TRAINED_ON, UNKNOWN, UNKNOWN]
+    assert "after somebody/on_the_hub; whether" in warnings(training, [1])[0]
+
+
+def test_a_resumed_run_has_no_base(meta, tmp_path):
+    checkpoint = tmp_path / "run" / "checkpoints" / "000002" / "pretrained_model"
+    options = {"output_dir": str(tmp_path / "run"), "policy": {"pretrained_path": str(checkpoint)}}
+    checkpoint.mkdir(parents=True)
+    checkpoint_trained_on(checkpoint, options, root=str(meta.root), episodes=[0])
+    assert read_training_episodes(checkpoint, meta).held_out == [1, 2]
 
 
 @pytest.mark.parametrize("eval_split", [0.0, 0.3, 0.5])

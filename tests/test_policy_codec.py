@@ -51,7 +51,8 @@ def test_one_is_fitted_to_the_data_set_and_is_the_same_every_time(kind, dataset_
     files = []
     for index, policy in enumerate(policies):
         policy.action_tokens.codec.save(tmp_path / str(index))
-        files.append({path.name: path.read_bytes() for path in (tmp_path / str(index)).iterdir()})
+        folder = tmp_path / str(index)
+        files.append({p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()})
         torch.manual_seed(1)
     assert files[0] == files[1]
     assert policies[0].config.action_tokenizer == (kind or "fast")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fast_reference import smooth_chunks
+from grammar_walk import assert_obeys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -90,11 +91,7 @@ def test_whatever_the_grammar_allows_decodes(tokenizer, data):
 def test_whatever_is_encoded_obeys_the_grammar(tokenizer, chunks):
     grammar = tokenizer.grammar(CHUNK, JOINTS)
     for ids in tokenizer.encode(chunks):
-        state, missing = 0, grammar.total
-        for token in ids:
-            assert grammar.allowed[state, missing, token]
-            state, missing = grammar.next_states[state, token], missing - grammar.counts[state, token]
-        assert missing == 0
+        assert_obeys(grammar, ids)
     assert np.isfinite(tokenizer.decode(tokenizer.encode(chunks), CHUNK, JOINTS)).all()
 
 
@@ -153,6 +150,19 @@ def test_the_same_chunks_give_the_same_codes_and_no_global_is_touched(tokenizer)
     for name, weights in tokenizer._network.state_dict().items():
         assert torch.equal(again._network.state_dict()[name], weights), name
     assert again.code_usage == tokenizer.code_usage
+
+
+def test_the_number_of_threads_changes_nothing():
+    threads = torch.get_num_threads()
+    weights = []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            weights.append(fit(steps=1)._network.state_dict())
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_declared_constant_joint_stays_almost_put():
@@ -265,9 +275,13 @@ def test_missing_or_broken_weights_are_refused(folder, tokenizer):
     [
         ({"codes": 8}, "codebooks"),
         ({"codes": 10**9}, "codebooks"),
-        ({"levels": -1}, "no VQ tokenizer"),
+        ({"levels": -1}, "no VQ tokenizer.*sizes of at least 1"),
+        ({"action_dim": -3}, "sizes of at least 1"),
+        ({"chunk_size": 10**400}, "no VQ tokenizer"),
         ({"chunk_size": 50}, "size mismatch"),
         ({"code_usage": [{"share": 1.0}]}, "no VQ tokenizer"),
+        ({"code_usage": [{"share": 1.0, "perplexity": "9"}] * LEVELS}, "numbers of at least 0 in code_usage"),
+        ({"code_usage": [{"share": 1.0, "perplexity": 9.0}] * 2}, f"code_usage of {LEVELS} levels, got 2"),
         ({"kind": "fast"}, "expected kind 'vq'"),
         ({"scale": 10}, "unknown"),
     ],

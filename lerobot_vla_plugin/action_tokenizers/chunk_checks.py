@@ -38,6 +38,28 @@ def check_chunks(chunks: NDArray, chunk_size: int | None = None, action_dim: int
     return chunks
 
 
+def check_fitted_for(chunk_size: int, action_dim: int, fitted_size: int | None, fitted_dim: int | None) -> None:
+    """Refuse another chunk than a tokenizer was fitted to: as many values in another order would decode, to nonsense.
+
+    Args:
+        chunk_size: Steps that are asked for.
+        action_dim: Joints that are asked for.
+        fitted_size: Steps that the tokenizer was fitted to; None where its files do not say.
+        fitted_dim: Joints that it was fitted to; None likewise.
+
+    Raises:
+        ValueError: Another chunk, or one without steps or joints.
+    """
+    if chunk_size < 1 or action_dim < 1:
+        raise ValueError(f"expected at least one step and one joint a chunk, got {chunk_size} and {action_dim}")
+    fitted = (fitted_size or chunk_size, fitted_dim or action_dim)
+    if (chunk_size, action_dim) != fitted:
+        raise ValueError(
+            f"this tokenizer was fitted to chunks of {fitted[0]} steps and {fitted[1]} joints, got {chunk_size} and "
+            f"{action_dim}; fit one to such chunks"
+        )
+
+
 def check_fit_chunks(chunks: NDArray, constant_joints: Sequence[int], fewest: int) -> NDArray[np.float64]:
     """Chunks (n, c, j) to fit a tokenizer to, as float64.
 

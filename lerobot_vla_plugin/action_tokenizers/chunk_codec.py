@@ -69,7 +69,8 @@ class ChunkCodec:
             options: Further options of the tokenizer's `fit`.
 
         Raises:
-            ValueError: Too few chunks, a value that is not finite, no joint that moves, or an unknown kind.
+            ValueError: Too few chunks, a value that is not finite, no joint that moves, a relative one that keeps
+                its distance from the state, or an unknown kind.
         """
         scaling = ChunkScaling.fit(actions, states, joint_names, relative=relative, equal_ranges=equal_ranges)
         tokenizer = tokenizer_class(kind).fit(
@@ -102,23 +103,25 @@ class ChunkCodec:
             equal_ranges: Scale all joints alike, so that a robot unit counts as much in each.
 
         Raises:
-            ValueError: A value is not finite, or no joint moves.
+            ValueError: A value is not finite, no joint moves, or a relative one keeps its distance from the state.
         """
         scaling = ChunkScaling.fit(actions, states, joint_names, relative=relative, equal_ranges=equal_ranges)
         return cls(tokenizer, scaling, np.shape(actions)[1])
 
     def with_span(self, low: NDArray, high: NDArray) -> Self:
-        """The same, for an arm that was seen to go further than in the chunks: in shorter episodes, or later in one.
+        """The same, for an arm that was seen to go further than in the chunks.
+
+        Only the clamp of what is decoded moves; neither the scales nor the ids learn of values that were not fitted to.
 
         Args:
             low: Smallest action, (j,), in robot units.
             high: Largest action, (j,).
 
         Raises:
-            ValueError: Not a finite number for each joint, or `low` lies above `high`.
+            ValueError: Not a finite number for each joint, `low` lies above `high`, or a joint that never moved in the
+                chunks does.
         """
-        span_low, span_high = np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
-        return replace(self, scaling=replace(self.scaling, span_low=span_low, span_high=span_high))
+        return replace(self, scaling=self.scaling.with_span(low, high))
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -170,7 +173,7 @@ class ChunkCodec:
     def check_fits(
         self, joint_names: Sequence[str], chunk_size: int, action_low: ArrayLike, action_high: ArrayLike
     ) -> None:
-        """Refuse data that this was not fitted for.
+        """Refuse data that this was not fitted for; warn of what will be clamped.
 
         Args:
             joint_names: Joints of the data, in their order; ".pos" at their end says nothing.
@@ -206,10 +209,11 @@ class ChunkCodec:
         """
         fields = read_fields(folder, _KIND, _VERSION, _FIELDS, CODEC_FILE)
         chunk_size = fields.pop("chunk_size")
+        tokenizer = load_action_tokenizer(folder)  # outside of the try: its errors name files of its own
         try:
             arguments: dict[str, Any] = {name: tuple(fields[name]) for name in _NAMES}
             arguments |= {name: np.array(fields[name], dtype=np.float64) for name in _ARRAYS}
-            codec = cls(load_action_tokenizer(folder), ChunkScaling(**arguments), chunk_size)
+            codec = cls(tokenizer, ChunkScaling(**arguments), chunk_size)
             codec.grammar  # noqa: B018 - refuses a tokenizer of another chunk
         except (TypeError, ValueError) as error:
             raise ValueError(f"{Path(folder) / CODEC_FILE}: {error}") from error

@@ -1,8 +1,8 @@
 """Robot units of action chunks <-> the -1..1 that action tokenizers work in."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -18,7 +18,7 @@ _SMALLEST_QUANTILE_SHARE = 0.1
 _STILL = 1e-3
 # Range given to a joint that never moved, so that it can be scaled and may flicker, in robot units.
 _RANGE_OF_STILL = 2.0
-# Data may leave the fitted span by this share of it, see `check_span`.
+# Data may leave the fitted span by this share of it, see `check_span` and `with_span`.
 _SPAN_TOLERANCE = 0.1
 
 
@@ -82,7 +82,8 @@ class ChunkScaling:
                 each; else a joint that moves little is encoded finely, one that moves far coarsely.
 
         Raises:
-            ValueError: There is no chunk, the shapes do not fit, a value is not finite, or no joint moves.
+            ValueError: There is no chunk, the shapes do not fit, a value is not finite, no joint moves, or a relative
+                one keeps its distance from the state.
         """
         joint_names = _without_suffix(joint_names)
         actions, states = _checked(actions, states, joint_names)
@@ -93,7 +94,9 @@ class ChunkScaling:
         if not moving.any():
             raise ValueError(f"none of the joints {list(joint_names)} moves; was the arm recorded at all?")
         distances = relative & moving & np.array([_may_be_relative(name) for name in joint_names])
-        low, high = _quantile_range(actions - np.where(distances, states, 0)[:, None])
+        encoded = actions - np.where(distances, states, 0)[:, None]
+        _check_distances(encoded, joint_names, moving)
+        low, high = _quantile_range(encoded)
         if equal_ranges:
             low, high = _equal_ranges(low, high, moving)
         scaling = cls(
@@ -147,6 +150,28 @@ class ChunkScaling:
         actions = encoded + np.where(self._is_relative, states, 0)[:, None]
         return np.clip(actions, self.span_low, self.span_high)
 
+    def with_span(self, low: ArrayLike, high: ArrayLike) -> Self:
+        """The same with another span.
+
+        Args:
+            low: Smallest action, (j,), in robot units.
+            high: Largest action, (j,).
+
+        Raises:
+            ValueError: Not a finite number for each joint, `low` lies above `high`, or a joint that never moved in the
+                chunks does: its motion has no place in the scale.
+        """
+        span_low, span_high = np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
+        widened = replace(self, span_low=span_low, span_high=span_high)
+        leaving = [joint for joint in self.constant_joints if not self._inside(span_low, span_high)[joint]]
+        if leaving:
+            moving = self._described(leaving, span_low, span_high)
+            raise ValueError(
+                f"the chunks that were fitted to hold no motion of joints that move elsewhere in the data: {moving}; "
+                "choose a smaller chunk_size, so that they do, or leave out the episodes in which these joints move"
+            )
+        return widened
+
     def check_joints(self, joint_names: Sequence[str], remedy: str) -> None:
         """Refuse other joints, or the same in another order.
 
@@ -164,7 +189,7 @@ class ChunkScaling:
             )
 
     def check_span(self, action_low: ArrayLike, action_high: ArrayLike, remedy: str) -> None:
-        """Refuse data that leave the span by more than a tenth of it: they would be clamped.
+        """Refuse data that leave the span by more than a tenth of it: they would be clamped. Warn of smaller excess.
 
         Args:
             action_low: Smallest action of the data, (j,), in robot units.
@@ -177,16 +202,32 @@ class ChunkScaling:
         low, high = np.asarray(action_low, dtype=np.float64), np.asarray(action_high, dtype=np.float64)
         if low.shape != self.span_low.shape or high.shape != low.shape:
             raise ValueError(f"expected {len(self.joint_names)} smallest and largest actions, got {low} and {high}")
+        outside = np.flatnonzero(~self._inside(low, high))
+        if len(outside):
+            described = self._described(outside, low, high)
+            raise ValueError(f"the data leave what the action tokenizer was fitted on: {described}; {remedy}")
+        clamped = np.flatnonzero((low < self.span_low - _STILL) | (high > self.span_high + _STILL))
+        if len(clamped):
+            _log.warning(
+                "the data leave what the action tokenizer was fitted on a little, and are clamped to it: %s. "
+                "If that matters, %s",
+                self._described(clamped, low, high),
+                remedy,
+            )
+
+    def _inside(self, low: NDArray, high: NDArray) -> NDArray[np.bool_]:
+        """Joints that stay in the span, or leave it by a tenth of it at most."""
         tolerance = _SPAN_TOLERANCE * np.maximum(self.span_high - self.span_low, _RANGE_OF_STILL)
-        # Written so that a NaN is refused, too.
-        inside = (low >= self.span_low - tolerance) & (high <= self.span_high + tolerance)
-        outside = [
-            f"{self.joint_names[j]} runs from {low[j]:.4g} to {high[j]:.4g}, fitted on "
-            f"{self.span_low[j]:.4g} to {self.span_high[j]:.4g}"
-            for j in np.flatnonzero(~inside)
-        ]
-        if outside:
-            raise ValueError(f"the data leave what the action tokenizer was fitted on: {'; '.join(outside)}; {remedy}")
+        # Written so that a NaN is outside, too.
+        return (low >= self.span_low - tolerance) & (high <= self.span_high + tolerance)
+
+    def _described(self, joints: Iterable[int], low: NDArray, high: NDArray) -> str:
+        """Both spans of some joints."""
+        return "; ".join(
+            f"{self.joint_names[j]} runs from {low[j]:.5g} to {high[j]:.5g}, fitted on "
+            f"{self.span_low[j]:.5g} to {self.span_high[j]:.5g}"
+            for j in joints
+        )
 
 
 def _checked(actions: NDArray, states: NDArray, joint_names: Sequence[str]) -> tuple[NDArray, NDArray]:
@@ -213,6 +254,17 @@ def _without_suffix(joint_names: Sequence[str]) -> tuple[str, ...]:
 def _may_be_relative(joint: str) -> bool:
     # A gripper's goal lies inside what it holds, so its state says little about it. A velocity is no place at all.
     return not joint.endswith(("gripper", ".vel"))
+
+
+def _check_distances(encoded: NDArray, joint_names: Sequence[str], moving: NDArray[np.bool_]) -> None:
+    """Raise ValueError where a joint moves, but its distance from the state does not: only that would be encoded."""
+    same = moving & (np.ptp(encoded, axis=(0, 1)) <= _STILL)
+    if same.any():
+        raise ValueError(
+            f"the actions of {[joint_names[j] for j in np.flatnonzero(same)]} move, but never differ from the state at "
+            "the first step of their chunk, or always by the same: encoded as the distance from it, nothing is left of "
+            "them. Encode them as they are, with `lerobot-vla tokenizer fit --no-relative` (relative=False)"
+        )
 
 
 def _quantile_range(values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

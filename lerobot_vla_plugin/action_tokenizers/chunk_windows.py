@@ -9,6 +9,9 @@ def action_chunks(
 ) -> tuple[NDArray, NDArray[np.int64]]:
     """Cut recorded actions into overlapping chunks, none of which reaches into the next episode.
 
+    The last chunk of an episode is always one of them, so that with a stride up to `chunk_size` every action is in
+    some chunk. An episode shorter than a chunk gives chunks, too, which hold its last action, as training encodes them.
+
     Args:
         actions: Recorded actions, (frames, j), in the order of recording.
         episode_index: Episode of each frame, (frames,).
@@ -32,10 +35,16 @@ def action_chunks(
             "frames; choose a smaller chunk_size"
         )
     ends = np.cumsum(lengths)
-    in_episodes = zip(ends - lengths, ends, strict=True)
-    first_frames = np.concatenate([np.arange(start, end - chunk_size + 1, stride) for start, end in in_episodes])
-    windows = np.lib.stride_tricks.sliding_window_view(actions, chunk_size, axis=0).swapaxes(1, 2)
-    return windows[first_frames], first_frames
+    in_episodes = [_first_frames(*episode, chunk_size, stride) for episode in zip(ends - lengths, ends, strict=True)]
+    first_frames = np.concatenate(in_episodes)
+    last_frames = np.repeat(ends - 1, [len(frames) for frames in in_episodes])
+    return actions[np.minimum(first_frames[:, None] + np.arange(chunk_size), last_frames[:, None])], first_frames
+
+
+def _first_frames(start: int, end: int, chunk_size: int, stride: int) -> NDArray[np.int64]:
+    """Where the chunks of the episode start..end - 1 begin."""
+    last = end - chunk_size if end - start >= chunk_size else end - 1
+    return np.append(np.arange(start, last, stride), last)
 
 
 def _episode_lengths(episode_index: NDArray) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.fft import dct, idct
 from tokenizers import Tokenizer
 
-from .chunk_checks import check_chunks, check_fit_chunks
+from .chunk_checks import check_chunks, check_fit_chunks, check_fitted_for
 from .fast_bytes import (
     LAST_CODE,
     encodable_codes,
@@ -27,11 +27,19 @@ from .fast_bytes import (
     token_bytes,
     train_bpe,
 )
-from .fast_files import ProcessorConfig, published_folder, read_bpe, read_processor_config, write_published
+from .fast_files import (
+    BPE_FILE,
+    PROCESSOR_FILE,
+    ProcessorConfig,
+    is_scale,
+    published_folder,
+    read_published,
+    write_published,
+)
 from .fast_rate_distortion import TokenChooser
 from .fast_reader import TokenReader
 from .grammar import TokenGrammar
-from .tokenizer_files import read_fields, write_fields
+from .tokenizer_files import FIELDS_FILE, read_fields, write_fields
 
 _VERSION = 1
 _FIELDS = {"max_token": int, "rate_distortion": bool}
@@ -70,9 +78,10 @@ class FastTokenizer:
     rate_distortion: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_token - self.min_token <= LAST_CODE:
+        if not self.min_token <= 0 <= self.max_token <= self.min_token + LAST_CODE:
             raise ValueError(
-                f"expected at most {LAST_CODE + 1} values of a coefficient, got {self.min_token}..{self.max_token}"
+                f"expected at most {LAST_CODE + 1} values of a coefficient, 0 among them, got "
+                f"{self.min_token}..{self.max_token}"
             )
 
     @property
@@ -106,8 +115,8 @@ class FastTokenizer:
             ValueError: Too few chunks, values that are not finite, a joint that never moves, or a scale so fine that
                 the coefficients have more values than the vocabulary or Unicode can write.
         """
-        if not 0 < scale < np.inf:
-            raise ValueError(f"expected a positive scale, got {scale}")
+        if not is_scale(scale):
+            raise ValueError(f"expected a positive scale, got {scale}; 10 is the published one")
         chunks = check_fit_chunks(chunks, constant_joints, _FEWEST_CHUNKS)
         rounded = np.around(_coefficients(chunks, scale))
         widest = np.ceil(_HEADROOM * np.abs(rounded).max())
@@ -139,8 +148,11 @@ class FastTokenizer:
         Raises:
             ValueError: A value is not finite, or the shape is not what the tokenizer was fitted for.
         """
-        chunks = check_chunks(chunks, self.chunk_size, self.action_dim)
-        rounded = np.around(_coefficients(chunks, self.scale))
+        checked = check_chunks(chunks, self.chunk_size, self.action_dim)
+        # The published processor transforms float32 in float32, where other values lie halfway between two
+        # coefficients; np.around rounds those to even, as there.
+        is_single = np.asarray(chunks).dtype in (np.float16, np.float32)
+        rounded = np.around(_coefficients(checked.astype(np.float32) if is_single else checked, self.scale))
         codes = np.clip(rounded, self.min_token, self.max_token).astype(np.int64) - self.min_token
         return self._nearest[codes] + self.min_token
 
@@ -154,6 +166,7 @@ class FastTokenizer:
 
         Raises:
             MalformedTokensError: Some sequence is not a whole chunk of that size; the message names its ids.
+            ValueError: The tokenizer was fitted for another chunk.
         """
         coefficients = self.decode_coefficients(ids, chunk_size, action_dim)
         return np.asarray(idct(coefficients / self.scale, axis=1, norm="ortho"))
@@ -163,7 +176,9 @@ class FastTokenizer:
 
         Raises:
             MalformedTokensError: Some sequence is not a whole chunk of that size; the message names its ids.
+            ValueError: The tokenizer was fitted for another chunk.
         """
+        check_fitted_for(chunk_size, action_dim, self.chunk_size, self.action_dim)
         codes = self._reader.read(ids, chunk_size * action_dim)
         return codes.reshape(-1, chunk_size, action_dim) + np.int32(self.min_token)
 
@@ -173,12 +188,7 @@ class FastTokenizer:
         Raises:
             ValueError: The tokenizer was fitted for another chunk.
         """
-        fitted = (self.chunk_size or chunk_size, self.action_dim or action_dim)
-        if fitted != (chunk_size, action_dim):
-            raise ValueError(
-                f"expected chunks of {fitted[0]} steps and {fitted[1]} joints, as fitted, got {chunk_size} and "
-                f"{action_dim}: fit a tokenizer for them"
-            )
+        check_fitted_for(chunk_size, action_dim, self.chunk_size, self.action_dim)
         counts, next_states = run_tokens(self._tokens, self.max_token - self.min_token)
         return TokenGrammar(counts, next_states, chunk_size * action_dim)
 
@@ -210,13 +220,19 @@ class FastTokenizer:
 
     @classmethod
     def _from_files(cls, folder: Path, max_token: int | None = None, rate_distortion: bool = False) -> Self:
-        config = read_processor_config(folder)
-        bpe = read_bpe(folder)
-        if max_token is None:
-            # The published files do not name it: the largest that the vocabulary can spell.
-            max_token = config.min_token + last_encodable_code(bpe.get_vocab())
+        is_ours = max_token is not None
+        config, bpe = read_published(folder, vocab_size_is_exact=is_ours)
         shape = (config.time_horizon, config.action_dim)
-        return cls(bpe, config.scale, config.min_token, max_token, *shape, rate_distortion)
+        try:
+            if max_token is None:
+                # The published files do not name it: the largest that the vocabulary can spell.
+                max_token = config.min_token + last_encodable_code(bpe.get_vocab())
+            return cls(bpe, config.scale, config.min_token, max_token, *shape, rate_distortion)
+        except ValueError as error:
+            other = FIELDS_FILE if is_ours else BPE_FILE
+            raise ValueError(
+                f"{folder / PROCESSOR_FILE} and {other} do not belong together: {error}; copy both from one tokenizer"
+            ) from error
 
     @property
     def coefficient_counts(self) -> NDArray[np.int64]:
@@ -264,8 +280,10 @@ class FastTokenizer:
 
 
 def _coefficients(chunks: NDArray, scale: float) -> NDArray:
-    # Float32 stays float32, and np.around rounds halves to even, as in the published processor.
-    return np.asarray(dct(chunks, axis=1, norm="ortho")) * scale
+    # Larger values are clipped first: sums of them would overflow to infinity, and differences of those are no numbers.
+    limit = np.sqrt(np.finfo(chunks.dtype).max)
+    with np.errstate(over="ignore"):  # what is infinite now becomes the end of the alphabet
+        return np.asarray(dct(np.clip(chunks, -limit, limit), axis=1, norm="ortho")) * float(scale)
 
 
 def _texts(codes: NDArray[np.int64]) -> list[str]:

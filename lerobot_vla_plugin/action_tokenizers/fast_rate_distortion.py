@@ -25,6 +25,9 @@ _SHRINK, _ATTEMPTS = 0.8, 8
 # Targets are multiples of this. Sums of products are then exact in float32, so that the ids of a chunk depend neither
 # on the chunks that are encoded with it nor on the order in which a machine adds.
 _GRAIN = 1 / 16
+# Targets further outside the alphabet than this, in rounding steps, are taken for this far: its end is so much the
+# nearest that no price makes up for another, and float32 holds the squares.
+_OUTSIDE = 4.0
 # Chunks at a time, for memory: a chunk of 300 coefficients takes about 2 MB.
 _BATCH = 32
 
@@ -97,6 +100,8 @@ class TokenChooser:
             for _, pairs in sorted(grouped.items())
         ]
         self._price = price
+        single = np.concatenate([group.coefficients for group in self._alternatives if group.length == 1])
+        self._lowest, self._highest = single.min() - _OUTSIDE, single.max() + _OUTSIDE
 
     def choose(self, targets: NDArray) -> list[list[int]]:
         """Ids of each chunk: the cheapest, or those after which no action errs by more than MAX_ERROR.
@@ -104,6 +109,7 @@ class TokenChooser:
         Args:
             targets: Cosine coefficients before rounding, (n, c, j), in rounding steps.
         """
+        targets = np.clip(targets, self._lowest, self._highest)
         aims, rows = targets.copy(), np.arange(len(targets))
         ids: list[list[int]] = [[] for _ in rows]
         largest = np.full(len(targets), np.inf)

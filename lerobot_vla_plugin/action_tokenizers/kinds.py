@@ -31,9 +31,14 @@ def load_action_tokenizer(folder: Path) -> ActionTokenizer:
         ValueError: The folder holds no action tokenizer, or one that cannot be read.
     """
     folder = Path(folder)
-    if (folder / FIELDS_FILE).is_file():
-        kind = read_json(folder / FIELDS_FILE).get("kind")
-        return tokenizer_class(str(kind)).load(folder)
+    path = folder / FIELDS_FILE
+    if path.is_file():
+        kind = str(read_json(path).get("kind"))
+        try:
+            found = tokenizer_class(kind)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return found.load(folder)
     if (folder / "processor_config.json").is_file():
         from .fast import FastTokenizer
 

@@ -41,7 +41,10 @@ def read_fields(
     content = read_json(path)
     for name, expected in (("kind", kind), ("version", version)):
         if content.get(name) != expected:
-            raise ValueError(f"{path}: expected {name} {expected!r}, got {content.get(name)!r}")
+            raise ValueError(
+                f"{path}: expected {name} {expected!r}, got {content.get(name)!r}; fit it anew with `lerobot-vla "
+                "tokenizer fit`, or install the version of lerobot-vla-plugin that wrote it"
+            )
     found = content.keys() - {"kind", "version"}
     if found != fields.keys():
         raise ValueError(
@@ -64,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing: the folder holds no complete action tokenizer") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of too many digits, too deep an object
         raise ValueError(f"{path} is no JSON ({error}); was the copy cut short?") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")

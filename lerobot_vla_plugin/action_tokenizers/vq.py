@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .chunk_checks import check_chunks, check_fit_chunks
+from .chunk_checks import check_chunks, check_fit_chunks, check_fitted_for
 from .fixed_length import id_array
 from .grammar import FORBIDDEN, TokenGrammar
-from .tokenizer_files import read_fields, write_fields
+from .tokenizer_files import FIELDS_FILE, is_a, read_fields, write_fields
 from .vq_network import PathVQVAE
 from .vq_training import fit_network
 
@@ -124,7 +124,7 @@ class VQTokenizer:
             MalformedTokensError: Some sequence is not a whole chunk; the message names its ids.
             ValueError: The tokenizer was fitted to another chunk.
         """
-        self._check_fitted_for(chunk_size, action_dim)
+        check_fitted_for(chunk_size, action_dim, self.chunk_size, self.action_dim)
         codes = id_array(ids, self._first_ids(action_dim), self.codes).reshape(-1, self.levels)
         with torch.inference_mode():
             paths = self._network.decode(torch.from_numpy(codes)).numpy()
@@ -136,7 +136,7 @@ class VQTokenizer:
         Raises:
             ValueError: The tokenizer was fitted to another chunk.
         """
-        self._check_fitted_for(chunk_size, action_dim)
+        check_fitted_for(chunk_size, action_dim, self.chunk_size, self.action_dim)
         level = np.arange(self.levels)[:, None]
         counts = np.where(np.arange(self.vocab_size) // self.codes == level, 1, FORBIDDEN).astype(np.int32)
         next_states = np.broadcast_to((level + 1) % self.levels, counts.shape).astype(np.int32)
@@ -159,11 +159,14 @@ class VQTokenizer:
         fields = read_fields(folder, cls.kind, _VERSION, _FIELDS)
         path = Path(folder) / _WEIGHTS_FILE
         try:
+            _check_sizes(fields)
+            usage = _read_usage(fields["code_usage"], fields["levels"])
             network = PathVQVAE(fields["chunk_size"], fields["codes"], fields["levels"])
             network.load_state_dict(load_file(path), assign=True)
-            usage = [CodeUsage(**level) for level in fields["code_usage"]]
-        except (OSError, SafetensorError, RuntimeError, TypeError) as error:
-            raise ValueError(f"{path} and its fields are no VQ tokenizer; was the copy cut short? {error}") from error
+        except (OSError, SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                f"{path} and {FIELDS_FILE} beside it are no VQ tokenizer; was the copy cut short? {error}"
+            ) from error
         if not all(weights.dtype == torch.float32 and weights.isfinite().all() for weights in network.parameters()):
             raise ValueError(f"{path}: expected finite float32 weights; fit the tokenizer anew")
         return cls(network.requires_grad_(False), fields["chunk_size"], fields["action_dim"], usage)
@@ -175,17 +178,26 @@ class VQTokenizer:
     def _first_ids(self, joints: int) -> NDArray[np.int64]:
         return np.tile(np.arange(self.levels) * self.codes, joints)
 
-    def _check_fitted_for(self, chunk_size: int, action_dim: int) -> None:
-        if (chunk_size, action_dim) != (self.chunk_size, self.action_dim):
-            raise ValueError(
-                f"these codes were fitted to chunks of {self.chunk_size} steps and {self.action_dim} joints, got "
-                f"{chunk_size} and {action_dim}; fit a tokenizer to such chunks"
-            )
-
 
 def _paths(chunks: NDArray) -> torch.Tensor:
     """Each joint's path through each chunk (n, c, j), as (n * j, c)."""
     return torch.from_numpy(chunks.astype(np.float32).transpose(0, 2, 1).reshape(-1, chunks.shape[1]))
+
+
+def _check_sizes(fields: dict[str, Any]) -> None:
+    sizes = {name: fields[name] for name in ("chunk_size", "action_dim", "codes", "levels")}
+    if min(sizes.values()) < 1:
+        raise ValueError(f"expected sizes of at least 1, got {sizes}")
+
+
+def _read_usage(read: list[Any], levels: int) -> list[CodeUsage]:
+    usage = [CodeUsage(**level) for level in read]
+    shares_and_perplexities = [value for level in usage for value in (level.share, level.perplexity)]
+    if not all(is_a(value, float) and 0 <= value < np.inf for value in shares_and_perplexities):
+        raise ValueError(f"expected numbers of at least 0 in code_usage, got {read}")
+    if len(usage) not in (0, levels):
+        raise ValueError(f"expected code_usage of {levels} levels, got {len(usage)}")
+    return usage
 
 
 def _usage(codes: NDArray, available: int) -> CodeUsage:

@@ -3,6 +3,9 @@
 Shapes: m paths (the joints of all chunks), c steps of a chunk, d width of a latent.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -24,6 +27,19 @@ _REVIVE_EVERY = 50
 _REVIVE_UNTIL = 0.8
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # Several threads round the same sums otherwise, depending on how many they are, and with batches so small they are
+    # no faster.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def fit_network(paths: Tensor, codes: int, levels: int, steps: int, show_progress: bool) -> PathVQVAE:
     """Fit a VQ-VAE to paths (m, c); the same paths give the same weights, and no global generator is touched.
 

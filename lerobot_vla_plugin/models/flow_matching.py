@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .action_expert import ActionExpert, ExpertContext
 from .backbone import Observation, PrefixCache, VLMBackbone, text_layer_sizes
 from .cpu_linear import PackedCPULinear
-from .transformer import LayerSizes
+from .transformer import LayerSizes, project_in_float32
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,8 @@ class FlowMatchingModel(nn.Module):
     def denoise_step(self, x_t: Tensor, time: Tensor, context: ExpertContext) -> Tensor:
         """Velocity at x_t (b, chunk, action_dim) and flow time (b,), in float32."""
         features = self.action_expert(self._embed_actions(x_t, time), context)
-        # The velocity is summed over the Euler steps, so its projection stays in float32 under autocast too.
-        with torch.autocast(features.device.type, enabled=False):
-            return self.action_out_proj(features.float())
+        # The velocity is summed over the Euler steps.
+        return project_in_float32(self.action_out_proj, features)
 
     def _embed_actions(self, x_t: Tensor, time: Tensor) -> Tensor:
         embedded = self.action_in_proj(x_t)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .backbone import Observation, PrefixCache, VLMBackbone
 from .kv_cache import KVCache
+from .transformer import project_in_float32
 
 
 @dataclass(frozen=True)
@@ -206,9 +207,8 @@ class ActionTokenModel(nn.Module):
     def _hide_some(self, tokens: Tensor) -> Tensor:
         """In training, put the begin marker, which says nothing, in the place of some tokens (b, n).
 
-        The tokens before it tell most of the next one, so a model that always sees them learns to look at little else,
-        and goes on from its own mistakes (word dropout, Bowman et al., arXiv 1511.06349). What is missing of the chunk
-        stays known.
+        The tokens before it tell most of the next one: a model that always sees them learns to look at little else
+        (word dropout, Bowman et al., arXiv 1511.06349). What is missing of the chunk stays known.
         """
         if not self.training or self.token_dropout == 0:
             return tokens
@@ -237,7 +237,7 @@ class ActionTokenModel(nn.Module):
 
         Raises:
             ValueError: The grammar is of other action ids, the logits are not finite, or a chunk was not complete after
-                `max_tokens` tokens; the message names its ids.
+                `max_tokens` tokens; the message names the ids.
         """
         if grammar.end_marker != self.end_marker:
             raise ValueError(f"the model has {self.end_marker} action ids, the grammar {grammar.end_marker}")
@@ -276,9 +276,7 @@ class ActionTokenModel(nn.Module):
         return (self.action_embedding(tokens) + self.missing_embedding(missing)) * self.backbone.embedding_scale
 
     def _head(self, features: Tensor) -> Tensor:
-        # In float32 under autocast, too: bfloat16 leaves ties between the likeliest tokens.
-        with torch.autocast(features.device.type, enabled=False):
-            return self.action_head(features.float())
+        return project_in_float32(self.action_head, features)  # bfloat16 leaves ties between the likeliest tokens
 
 
 def _perturb(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
@@ -287,8 +285,12 @@ def _perturb(logits: Tensor, temperature: float, generator: torch.Generator | No
 
 
 def _check_decoded(tokens: Tensor, rows: Tensor, score: Tensor) -> None:
-    if not torch.isfinite(score).all():
-        raise ValueError("the model's logits are not finite, so no action was decoded; are its weights damaged?")
+    damaged = (~torch.isfinite(score[:, 0])).nonzero()[:, 0].tolist()
+    if damaged:
+        raise ValueError(
+            f"the model's logits for chunks {damaged} of {len(rows)} are not finite, so no action was decoded; are its "
+            f"weights damaged? Ids of the first: {tokens[damaged[0]].tolist()}"
+        )
     unfinished = rows.nonzero()[:, 0].tolist()
     if unfinished:
         ids = tokens[unfinished[0]].tolist()

@@ -222,3 +222,12 @@ class CrossAttentionLayer(DecoderLayer):
         attention = self.self_attn
         queries = rotate(attention.heads(attention.q_proj(self.input_layernorm(x))), rotary)
         return self._finish(x, grouped_attention(queries, projected_prefix.keys, projected_prefix.values, mask))
+
+
+def project_in_float32(linear: nn.Linear, features: Tensor) -> Tensor:
+    """A linear map whose result is read as numbers: in float32 under autocast, too.
+
+    Only where FSDP holds the weights in bfloat16 does it compute in that.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        return linear(features.to(linear.weight.dtype)).float()
