@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("mujoco")
 
+from lerobot_vla_plugin.twin.mesh_thinning import cluster_vertices
 from lerobot_vla_plugin.twin.operator import (
     TASK,
     TIMEOUT_S,
@@ -17,7 +18,7 @@ from lerobot_vla_plugin.twin.operator import (
     solve_reach_postures,
 )
 from lerobot_vla_plugin.twin.rendering import Renderer, has_opengl, open_renderer
-from lerobot_vla_plugin.twin.scene import CAMERAS, CUBE_HALF_M, Scene, cluster_vertices
+from lerobot_vla_plugin.twin.scene import CAMERAS, CUBE_HALF_M, Scene
 
 WIDTH, HEIGHT = 128, 96
 POSTURE = [15.0, -10.0, 30.0, 50.0, 0.0, 30.0]

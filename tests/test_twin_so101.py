@@ -222,7 +222,7 @@ def test_the_command_says_in_one_line_why_it_cannot_start(
     assert _run_in_process(twin, twin.config.directory) == 2
     assert "runs already" in capsys.readouterr().err
 
-    monkeypatch.setattr("lerobot_vla_plugin.twin.scene.find_spec", lambda name: None)
+    monkeypatch.setattr("lerobot_vla_plugin.twin.arm_model.find_spec", lambda name: None)
     assert _run_in_process(twin, tmp_path) == 2
     assert "pip install 'lerobot_policy_vla_plugin[twin]'" in capsys.readouterr().err
     monkeypatch.undo()

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_vla_plugin.twin.scene import SKY_RGB, TABLE_HALF_M, TABLE_RGB, CameraPose, Scene
+from lerobot_vla_plugin.twin.stage import SKY_RGB, TABLE_HALF_M, TABLE_RGB, CameraPose, Drawable
 
 _NEAR_M = 0.01
 _SUBPIXEL_BITS = 4
@@ -32,7 +32,7 @@ class DrawingRenderer:
 
     name = "drawing"
 
-    def __init__(self, scene: Scene, width: int, height: int) -> None:
+    def __init__(self, scene: Drawable, width: int, height: int) -> None:
         self._scene, self._size = scene, (width, height)
         self._width, self._height = _SUPERSAMPLING * width, _SUPERSAMPLING * height
         self._geoms, self._vertices, self._faces, self._rgb = _collect_triangles(scene.model)

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_vla_plugin.twin.scene import Scene
+from lerobot_vla_plugin.twin.stage import Drawable
 
 RendererName = Literal["auto", "egl", "osmesa", "drawing"]
 RENDERERS: tuple[str, ...] = get_args(RendererName)
@@ -32,7 +32,7 @@ class Renderer(Protocol):
         ...
 
 
-def open_renderer(scene: Scene, width: int, height: int, renderer: RendererName = "auto") -> Renderer:
+def open_renderer(scene: Drawable, width: int, height: int, renderer: RendererName = "auto") -> Renderer:
     """Make a renderer, and log which one it is.
 
     Args:
@@ -91,7 +91,7 @@ class OpenGLRenderer:
         backend: "egl" or "osmesa".
     """
 
-    def __init__(self, scene: Scene, width: int, height: int, backend: str) -> None:
+    def __init__(self, scene: Drawable, width: int, height: int, backend: str) -> None:
         import importlib
 
         import mujoco
