@@ -12,7 +12,7 @@ JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_ro
 PAN_AXIS_M = 0.0388353  # where the arm turns about: this far in front of the base's origin
 # In the axes of the body "gripper": x along which the jaws close, z against the direction in which they point.
 FINGER_FACE_M = -0.0079  # inner face of the fixed finger
-FINGER_TIP_M = -0.104
+FINGER_TIP_M = -0.1044
 FINGERTIP_HALF_LENGTH_M = 0.011
 PARALLEL_JAW_RAD = 0.46  # where the moving finger's face is parallel to the fixed one's
 FINGERS = ("fixed_tip", "fixed_middle", "moving_tip", "moving_middle")
@@ -98,7 +98,7 @@ def add_contact_shapes(spec) -> None:
     gripper, jaw = spec.body("gripper"), spec.body("moving_jaw_so101_v1")
     tip = FINGERTIP_HALF_LENGTH_M
     fingers = (
-        _add_box(gripper, "fixed_tip", [FINGER_FACE_M - 0.004, -0.0002, -0.0934], [0.004, 0.0068, tip]),
+        _add_box(gripper, "fixed_tip", [FINGER_FACE_M - 0.004, -0.0002, FINGER_TIP_M + tip], [0.004, 0.0068, tip]),
         _add_box(gripper, "fixed_middle", [-0.0185, -0.0002, -0.066], [0.007, 0.0085, 0.018]),
         _add_box(jaw, "moving_tip", [-0.0067, -0.0722, 0.0189], [0.0105, 0.0045, 0.0068]),
         _add_box(jaw, "moving_middle", [-0.0005, -0.045, 0.0189], [0.005, 0.020, 0.0085]),
@@ -137,8 +137,5 @@ def _moving_tip_quat() -> NDArray[np.float64]:
     # The model's own `moving_jaw_pad`, whose axes are (thickness, width, length); here (length, thickness, width).
     mujoco.mju_quat2Mat(matrix, np.array([0.68849, -0.68849, 0.1612, -0.1612]) / np.sqrt(2 * (0.68849**2 + 0.1612**2)))
     thickness, width, length = matrix.reshape(3, 3).T
-    axes = np.column_stack([length, thickness, -width])
-    if np.linalg.det(axes) < 0:
-        axes[:, 2] *= -1
-    mujoco.mju_mat2Quat(quat, axes.ravel())
+    mujoco.mju_mat2Quat(quat, np.column_stack([length, thickness, width]).ravel())
     return quat
