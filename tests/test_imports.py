@@ -136,7 +136,8 @@ def f():
 
 
 def test_the_rules_look_at_real_modules():
-    for module in ours("models.backbone", "arms.joints", "arms.calibration", "twin.bus", "configuration_vla"):
+    looked_at = ("models.backbone", "arms.joints", "arms.calibration", "twin.bus", "twin.world", "configuration_vla")
+    for module in ours(*looked_at):
         assert module in SOURCES
 
 
@@ -176,6 +177,22 @@ def test_flow_matching_and_token_decoding_do_not_know_each_other():
 def test_only_functions_import_what_windows_lacks():
     eager = [str(i) for i in IMPORTS if i.imported.split(".")[0] in POSIX_ONLY and not i.in_function]
     assert eager == []
+
+
+def test_the_physics_knows_no_servo_and_no_person():
+    """The world moves by torques; who decides on them, over which wire, is not its business."""
+    physics = ("arm_model", "stage", "scenes", "motors", "world_model", "world", "judge")
+    allowed = ours(*(f"twin.{name}" for name in (*physics, "mesh_thinning")), "arms.joints")
+    for name in physics:
+        assert offences(f"twin.{name}", (PACKAGE,), allowed) == []
+
+
+@pytest.mark.parametrize("package", ["mujoco", "mink", "scipy", "cv2", "zmq", "qpsolvers"])
+def test_the_twin_imports_what_it_may_lack_in_functions_only(package):
+    """Its modules are imported by commands that must say which extra to install."""
+    twin = [i for i in IMPORTS if within(i.importer, f"{PACKAGE}.twin") and within(i.imported, package)]
+    eager = [str(i) for i in twin if not i.in_function and not i.for_types_only]
+    assert [line for line in eager if not line.startswith(f"{PACKAGE}.twin.drawing:")] == []
 
 
 def test_the_command_line_imports_the_plugin_by_name_only():

@@ -1,0 +1,188 @@
+"""From where things stand to a motion: waypoints of the jaws, and a smooth curve of all joints through them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lerobot_vla_plugin.twin.arm_model import FINGERTIP_HALF_LENGTH_M, PAN_AXIS_M
+from lerobot_vla_plugin.twin.kinematics import Kinematics, azimuth_rad
+from lerobot_vla_plugin.twin.scenes import CUBE_HALF_M, CubePose, Goal, Layout
+
+_CLOSED_RAD = -0.12  # further than a cube lets the jaws close: what lacks is the force of the grip
+_OPEN_RAD = (0.525, 0.625)
+_GRASP_HEIGHT_M = 0.006 + FINGERTIP_HALF_LENGTH_M  # fingertips 6 mm above the table
+_CLEARANCE_M = 0.005  # of the fixed finger beside the cube, on the way down
+_HOVER_M, _LIFT_M, _CARRY_M = 0.065, 0.08, 0.075
+_INTO_BIN_M = 0.045
+_PRESS_M = 0.003
+_JITTER_M = np.array([0.006, 0.006, 0.008])
+_SWING_RAD_S = 1.2
+# Best roll of the wrist for a grasp: a quarter turn, where the moving jaw stands beside the arm, not below it.
+_BEST_ROLL_RAD = np.pi / 2
+_UP = np.array([0.0, 0.0, 1.0])
+
+
+@dataclass(frozen=True, slots=True)
+class Waypoint:
+    """Where the jaws shall be.
+
+    Attributes:
+        position_m: Middle between them, shape (3,), in [m].
+        yaw_rad: Direction in which they close, in [rad].
+        jaw_rad: Angle of the gripper joint, in [rad].
+        duration_s: Time to get there from the waypoint before, in [s].
+    """
+
+    position_m: NDArray[np.float64]
+    yaw_rad: float
+    jaw_rad: float
+    duration_s: float
+
+
+class GraspPlan:
+    """A motion of all joints through waypoints, without overshoot.
+
+    Args:
+        start_rad: Posture at the beginning, shape (6,), in [rad].
+        waypoints: Where the jaws go from there.
+        kinematics: The arm.
+
+    Attributes:
+        duration_s: How long it takes, in [s].
+
+    Raises:
+        UnreachableError: The arm cannot reach a waypoint.
+    """
+
+    def __init__(self, start_rad: ArrayLike, waypoints: Sequence[Waypoint], kinematics: Kinematics) -> None:
+        from scipy.interpolate import PchipInterpolator
+
+        postures_rad, arm_rad = [np.asarray(start_rad, dtype=np.float64)], None
+        for waypoint in waypoints:
+            # From the posture before: neighbouring waypoints get neighbouring postures.
+            arm_rad = kinematics.solve(waypoint.position_m, waypoint.yaw_rad, arm_rad)
+            postures_rad.append(np.append(arm_rad, waypoint.jaw_rad))
+        times_s = np.cumsum([0.0, *(waypoint.duration_s for waypoint in waypoints)])
+        self._curve = PchipInterpolator(times_s, np.array(postures_rad))
+        self.duration_s = float(times_s[-1])
+
+    def posture_rad(self, time_s: float) -> NDArray[np.float64]:
+        """Posture at a moment, shape (6,), in [rad]; after the end, the last one.
+
+        Args:
+            time_s: Since the beginning, in [s].
+        """
+        return self._curve(min(time_s, self.duration_s))
+
+    def speed_rad_s(self, time_s: float) -> NDArray[np.float64]:
+        """Speed of the joints at a moment, shape (6,), in [rad/s].
+
+        Args:
+            time_s: Since the beginning, in [s].
+        """
+        return self._curve(time_s, 1) if time_s < self.duration_s else np.zeros(6)
+
+
+def plan_waypoints(layout: Layout, color: str, rng: np.random.Generator) -> list[Waypoint]:
+    """What a person would do with a cube, no two times quite alike.
+
+    Args:
+        layout: The scene, which says what is to be done and where things stand.
+        color: The cube to do it to.
+        rng: Draws the little differences.
+    """
+    cube = layout.cubes[color]
+    yaw_rad = choose_yaw(cube)
+    if layout.task.goal is Goal.TOUCHED:
+        return list(_touch(cube, yaw_rad, rng))
+    waypoints = list(_pick(cube, yaw_rad, rng))
+    if layout.task.goal is Goal.PLACED:
+        waypoints += _place(waypoints[-1], layout.bin_m, waypoints[0].jaw_rad, rng)
+    else:
+        grasped = waypoints[-1]
+        waypoints.append(Waypoint(_above(cube, _GRASP_HEIGHT_M + _LIFT_M), yaw_rad, grasped.jaw_rad, 0.6))
+    return waypoints
+
+
+def choose_yaw(cube: CubePose) -> float:
+    """Direction in which to close the jaws: of a cube's four, the one with the best roll of the wrist, in [rad].
+
+    Args:
+        cube: Where the cube stands.
+    """
+    azimuth = azimuth_rad((cube.x_m, cube.y_m))
+
+    def off_best(yaw_rad: float) -> float:
+        return abs(np.remainder(yaw_rad - azimuth - _BEST_ROLL_RAD + np.pi, 2 * np.pi) - np.pi)
+
+    return min((cube.yaw_rad + quarter * np.pi / 2 for quarter in range(4)), key=off_best)
+
+
+def _touch(cube: CubePose, yaw_rad: float, rng: np.random.Generator) -> Iterator[Waypoint]:
+    # The closed fingertips meet at the fixed finger's face, half a cube beside the middle of the open jaws.
+    aside_m = CUBE_HALF_M * _direction(yaw_rad)
+    top = _above(cube, 2 * CUBE_HALF_M + FINGERTIP_HALF_LENGTH_M) + aside_m
+    yield Waypoint(top + 0.05 * _UP + _jitter(rng), yaw_rad, _CLOSED_RAD, _varied(1.3, rng))
+    yield Waypoint(top + 0.01 * _UP, yaw_rad, _CLOSED_RAD, _varied(0.5, rng))
+    yield Waypoint(top - _PRESS_M * _UP, yaw_rad, _CLOSED_RAD, _varied(0.4, rng))
+    yield Waypoint(top - _PRESS_M * _UP, yaw_rad, _CLOSED_RAD, 0.5)
+
+
+def _pick(cube: CubePose, yaw_rad: float, rng: np.random.Generator) -> Iterator[Waypoint]:
+    grasp = _above(cube, _GRASP_HEIGHT_M)
+    beside = grasp - _CLEARANCE_M * _direction(yaw_rad)
+    nearly = grasp - 0.3 * _CLEARANCE_M * _direction(yaw_rad)
+    jitter_m, open_rad = _jitter(rng), float(rng.uniform(*_OPEN_RAD))
+    hover = _HOVER_M * _UP + jitter_m
+    yield Waypoint(beside + hover, yaw_rad, open_rad, _varied(1.3, rng))
+    for share in (0.66, 0.33, 0.0):
+        yield Waypoint(beside + share * hover, yaw_rad, open_rad, _varied(0.22, rng))
+    yield Waypoint(beside, yaw_rad, open_rad, 0.3)
+    yield Waypoint(nearly, yaw_rad, _CLOSED_RAD, _varied(0.5, rng))
+    yield Waypoint(nearly, yaw_rad, _CLOSED_RAD, 0.15)
+    for share in (0.33, 0.66, 1.0):
+        yield Waypoint(grasp + share * _CARRY_M * _UP, yaw_rad, _CLOSED_RAD, _varied(0.25, rng))
+
+
+def _place(
+    grasped: Waypoint, bin_m: tuple[float, float], open_rad: float, rng: np.random.Generator
+) -> Iterator[Waypoint]:
+    start_m, end_m = grasped.position_m, np.array([*bin_m, _GRASP_HEIGHT_M + _CARRY_M])
+    start_rad, end_rad = azimuth_rad(start_m), azimuth_rad(end_m)
+    roll_rad, closed_rad = grasped.yaw_rad - start_rad, grasped.jaw_rad
+    duration_s = max(0.22, abs(end_rad - start_rad) / 4 / _SWING_RAD_S)
+    for share in (0.25, 0.5, 0.75, 1.0):  # round the pan axis, as a straight line may lead too close to the base
+        position_m, azimuth = _swing(start_m, end_m, share)
+        yield Waypoint(position_m, azimuth + roll_rad, closed_rad, _varied(duration_s, rng))
+    yaw_rad, low_m = end_rad + roll_rad, end_m - _INTO_BIN_M * _UP
+    for share in (0.5, 1.0):
+        yield Waypoint(end_m + share * (low_m - end_m), yaw_rad, closed_rad, _varied(0.22, rng))
+    yield Waypoint(low_m, yaw_rad, open_rad, _varied(0.35, rng))
+    for share in (0.5, 1.0):
+        yield Waypoint(low_m + share * (end_m - low_m), yaw_rad, open_rad, _varied(0.25, rng))
+
+
+def _swing(start_m: NDArray, end_m: NDArray, share: float) -> tuple[NDArray[np.float64], float]:
+    """A point of the way between two points round the pan axis, and its azimuth in [rad]."""
+    from_m, to_m = (np.hypot(point[0] - PAN_AXIS_M, point[1]) for point in (start_m, end_m))
+    azimuth = azimuth_rad(start_m) + share * (azimuth_rad(end_m) - azimuth_rad(start_m))
+    distance_m, height_m = from_m + share * (to_m - from_m), start_m[2] + share * (end_m[2] - start_m[2])
+    return np.array([PAN_AXIS_M, 0, height_m]) + distance_m * _direction(azimuth), azimuth
+
+
+def _above(cube: CubePose, height_m: float) -> NDArray[np.float64]:
+    return np.array([cube.x_m, cube.y_m, height_m])
+
+
+def _direction(yaw_rad: float) -> NDArray[np.float64]:
+    return np.array([np.cos(yaw_rad), np.sin(yaw_rad), 0.0])
+
+
+def _jitter(rng: np.random.Generator) -> NDArray[np.float64]:
+    return rng.uniform(-1, 1, 3) * _JITTER_M
+
+
+def _varied(duration_s: float, rng: np.random.Generator) -> float:
+    return duration_s * float(rng.uniform(0.9, 1.15))
