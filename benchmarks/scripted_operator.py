@@ -1,0 +1,83 @@
+"""How often the scripted person solves the twin's tasks, and how fast the world runs meanwhile.
+
+    OMP_NUM_THREADS=1 python benchmarks/scripted_operator.py
+    OMP_NUM_THREADS=1 python benchmarks/scripted_operator.py --seeds 200 --tasks pick-place
+
+Each seed is another scene: places, color, light. Failures are listed with their seed and with what was done to which
+cube. The intervals are Wilson's, 95 %. Planning counts as part of the time; pictures are not drawn.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lerobot_vla_plugin.success_interval import wilson_interval
+from lerobot_vla_plugin.twin.hand import perform
+from lerobot_vla_plugin.twin.judge import Verdict
+from lerobot_vla_plugin.twin.kinematics import Kinematics
+from lerobot_vla_plugin.twin.scenes import TASKS, draw_layout
+from lerobot_vla_plugin.twin.world import World
+
+
+@dataclass
+class Result:
+    """Attempts at one task."""
+
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    simulated_s: float = 0.0
+    real_s: float = 0.0
+
+    def line(self, task: str) -> str:
+        """One row of the table."""
+        trials, successes = len(self.verdicts), sum(verdict.success for verdict in self.verdicts.values())
+        low, high = wilson_interval(successes, trials)
+        counts, interval = f"{successes}/{trials}", f"{low:.1%} - {high:.1%}"
+        mean_s = self.simulated_s / trials
+        return f"{task:12s} {counts:>9s} {successes / trials:8.1%} {interval:>16s} {mean_s:8.1f} s {self.speed:7.0f} x"
+
+    @property
+    def speed(self) -> float:
+        """Simulated seconds a real second."""
+        return self.simulated_s / self.real_s
+
+    def failures(self) -> list[str]:
+        """What happened instead of success."""
+        return [
+            f"    seed {seed}: {verdict.layout.instruction} "
+            + ", ".join(f"{goal}: {' and '.join(colors) or 'none'}" for goal, colors in verdict.done.items())
+            for seed, verdict in self.verdicts.items()
+            if not verdict.success
+        ]
+
+
+def measure(task: str, seeds: range, world: World, kinematics: Kinematics) -> Result:
+    """Attempt a task once a seed."""
+    result = Result()
+    for seed in seeds:
+        start_s = time.perf_counter()
+        world.reset(draw_layout(task, seed))
+        result.verdicts[seed] = perform(world, kinematics, np.random.default_rng(seed))
+        result.real_s += time.perf_counter() - start_s
+        result.simulated_s += world.time_s
+    return result
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=60, help="attempts at each task")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    arguments = parser.parse_args()
+    world, kinematics = World(visual=False), Kinematics()
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    print(f"{'task':12s} {'success':>9s} {'rate':>8s} {'interval':>16s} {'length':>10s} {'speed':>9s}")
+    for task in arguments.tasks:
+        result = measure(task, seeds, world, kinematics)
+        print(result.line(task), *result.failures(), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
