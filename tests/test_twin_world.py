@@ -180,3 +180,14 @@ def test_postures_that_are_none_are_refused(world: World, posture: list[float]) 
 def test_a_posture_at_its_limits_is_taken(world: World) -> None:
     world.reset(replace(draw_layout("pick-lift", 1), color="blue"), world.joint_limits_rad[:, 0])
     assert world.layout.color == "blue"
+
+
+def test_a_world_that_breaks_down_says_so_and_can_be_restored(world: World) -> None:
+    world.reset(draw_layout("pick-lift", 1))
+    state = world.save()
+    world.motors.goal_rad[0] = np.nan
+    with pytest.raises(FloatingPointError, match="must be finite"):
+        world.step(10)
+    world.restore(state)
+    world.step(10)
+    assert world.steps == 10

@@ -4,9 +4,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_vla_plugin.twin.stage import SKY_RGB, TABLE_HALF_M, TABLE_RGB, CameraPose, Drawable
+from lerobot_vla_plugin.twin.stage import SKY_RGB, TABLE_HALF_M, CameraPose, Drawable
 
 _NEAR_M = 0.01
+_UNSEEN_GROUP = 3  # from here on MuJoCo's viewers hide geoms, too: shapes for contacts
 _SUBPIXEL_BITS = 4
 # OpenCV also fills the pixels that a triangle's edge touches, which thickens everything by half a pixel of the
 # canvas; drawing on a finer one halves that, and smooths the edges.
@@ -35,12 +36,7 @@ class DrawingRenderer:
     def __init__(self, scene: Drawable, width: int, height: int) -> None:
         self._scene, self._size = scene, (width, height)
         self._width, self._height = _SUPERSAMPLING * width, _SUPERSAMPLING * height
-        self._geoms, self._vertices, self._faces, self._rgb = _collect_triangles(scene.model)
-        light = scene.model.light(0).id
-        self._to_light = -scene.model.light_dir[light]
-        self._light = scene.model.light_diffuse[light][0]
-        headlight = scene.model.vis.headlight
-        self._ambient, self._headlight = headlight.ambient[0], headlight.diffuse[0]
+        self._geoms, self._vertices, self._faces, self._geom_of_face = _collect_triangles(scene.model)
 
     def render(self, camera: str) -> NDArray[np.uint8]:
         """Draw what a camera sees.
@@ -51,6 +47,7 @@ class DrawingRenderer:
         Returns:
             RGB picture, shape (height, width, 3).
         """
+        self._take_over_colors_and_light()
         pose = self._scene.camera(camera)
         focal_px = _focal_length(pose, self._height)
         canvas = cv2.resize(self._table_and_sky(pose), None, fx=_SUPERSAMPLING, fy=_SUPERSAMPLING)
@@ -67,6 +64,17 @@ class DrawingRenderer:
 
     def close(self) -> None:
         """Nothing to give back; here because OpenGL renderers have something."""
+
+    def _take_over_colors_and_light(self) -> None:
+        """As they are now: a new scene changes them in the model that is there."""
+        model = self._scene.model
+        light = model.light(0).id
+        self._to_light = -model.light_dir[light]
+        self._light = model.light_diffuse[light][0]
+        headlight = model.vis.headlight
+        self._ambient, self._headlight = headlight.ambient[0], headlight.diffuse[0]
+        self._rgb = _geom_colors(model)[self._geom_of_face]
+        self._table_rgb = model.geom("table").rgba[:3]
 
     def _world_vertices(self) -> NDArray[np.float64]:
         data = self._scene.data
@@ -107,7 +115,7 @@ class DrawingRenderer:
         on_table = (distance > 0) & hits.all(axis=2)
         facing_eye = (-rays[:, :, 2] / np.linalg.norm(rays, axis=2)).clip(0)
         light = self._ambient + self._headlight * facing_eye + self._light * self._to_light[2]
-        image = np.where(on_table[:, :, None], light[:, :, None] * TABLE_RGB, SKY_RGB)
+        image = np.where(on_table[:, :, None], light[:, :, None] * self._table_rgb, SKY_RGB)
         return np.rint(image.clip(0, 1) * 255).astype(np.uint8)
 
 
@@ -116,12 +124,19 @@ def _focal_length(pose: CameraPose, height_px: int) -> float:
     return height_px / 2 / np.tan(np.deg2rad(pose.fovy_deg) / 2)
 
 
-def _collect_triangles(model) -> tuple[list[int], list[NDArray], NDArray[np.int64], NDArray[np.float64]]:
-    """Geoms that have triangles, their vertices in geom axes, all faces, and the color of each face."""
+def _geom_colors(model) -> NDArray[np.float64]:
+    """Color of every geom, shape (geoms, 3): that of its material where it has one."""
+    material = model.geom_matid
+    of_material = model.mat_rgba[np.maximum(material, 0)] if model.nmat else model.geom_rgba
+    return np.where(material[:, None] >= 0, of_material, model.geom_rgba)[:, :3].astype(np.float64)
+
+
+def _collect_triangles(model) -> tuple[list[int], list[NDArray], NDArray[np.int64], NDArray[np.int64]]:
+    """Geoms that are seen and have triangles, their vertices in geom axes, all faces, and the geom of each face."""
     import mujoco
 
-    geoms, vertices, faces, rgb = [], [], [], []
-    for geom in range(model.ngeom):
+    geoms, vertices, faces, geom_of_face = [], [], [], []
+    for geom in np.flatnonzero(model.geom_group < _UNSEEN_GROUP).tolist():
         if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH:
             mesh = model.mesh(model.geom_dataid[geom])
             start, count = mesh.vertadr[0], mesh.vertnum[0]
@@ -131,10 +146,8 @@ def _collect_triangles(model) -> tuple[list[int], list[NDArray], NDArray[np.int6
             own_vertices, own_faces = _BOX_CORNERS * model.geom_size[geom], _BOX_FACES
         else:
             continue
-        material = model.geom_matid[geom]
-        color = model.mat_rgba[material] if material >= 0 else model.geom_rgba[geom]
         faces.append(own_faces + sum(map(len, vertices)))
         geoms.append(geom)
         vertices.append(own_vertices)
-        rgb.append(np.tile(color[:3].astype(np.float64), (len(own_faces), 1)))
-    return geoms, vertices, np.concatenate(faces), np.concatenate(rgb)
+        geom_of_face.append(np.full(len(own_faces), geom))
+    return geoms, vertices, np.concatenate(faces), np.concatenate(geom_of_face)

@@ -79,7 +79,7 @@ def seen_error(goal_rad: NDArray[np.float64], encoder_rad: NDArray[np.float64]) 
         Errors of that shape, in [rad].
     """
     error_ticks = np.rint(goal_rad / TICK_RAD) - np.rint(encoder_rad / TICK_RAD)
-    return np.where(np.abs(error_ticks) > DEAD_ZONE_TICKS, error_ticks * TICK_RAD, 0.0)
+    return np.where(np.abs(error_ticks) <= DEAD_ZONE_TICKS, 0.0, error_ticks * TICK_RAD)
 
 
 def follow_with_play(encoder_rad: NDArray[np.float64], link_rad: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -102,12 +102,20 @@ class World:
 
         Args:
             count: Steps, of 1 / `STEPS_PER_S` seconds each.
+
+        Raises:
+            FloatingPointError: The simulation broke down; MuJoCo by itself would go on from an empty state.
         """
         for _ in range(count):
             self.data.ctrl[:] = self.motors.torque_nm(self._speeds)
             self._mujoco.mj_step(self.model, self.data)
             self.motors.follow(self._links)
         self.steps += count
+        if self.data.warning.number.any():
+            raise FloatingPointError(
+                f"the world broke down before step {self.steps}, with goals {self.motors.goal_rad} rad; they must be "
+                "finite, and the state one that `reset` or `save` made"
+            )
         self._mujoco.mj_fwdPosition(self.model, self.data)  # else poses and contacts lag a step behind the joints
 
     @property
@@ -130,6 +138,7 @@ class World:
         Args:
             state: What `save` gave.
         """
+        self._mujoco.mj_resetData(self.model, self.data)
         self._mujoco.mj_setState(self.model, self.data, state.physics, self._mujoco.mjtState.mjSTATE_INTEGRATION)
         self.steps = state.steps
         self.motors.goal_rad = state.goal_rad.copy()
