@@ -5,6 +5,15 @@
 
 Each seed is another scene: places, color, light. Failures are listed with their seed and with what was done to which
 cube. The intervals are Wilson's, 95 %. Planning counts as part of the time; pictures are not drawn.
+
+Measured with MuJoCo 3.17 and mink 1.3 on one thread of a busy 2-core machine, `speed` in simulated seconds a real one:
+
+    task           success     rate         interval     length     speed
+    reach-touch      60/60   100.0%   94.0% - 100.0%      3.2 s      48 x
+    pick-lift        60/60   100.0%   94.0% - 100.0%      4.8 s      50 x
+    pick-place       60/60   100.0%   94.0% - 100.0%      6.5 s      36 x
+
+Seeds 1000 to 1299: 300/300 each, 98.7 - 100 %; speed 15 to 48, by what else the machine did.
 """
 
 import argparse
