@@ -1,6 +1,7 @@
 """The world: deterministic, restorable, and cubes that hold, slip and fall as they should."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,11 +183,22 @@ def test_a_posture_at_its_limits_is_taken(world: World) -> None:
     assert world.layout.color == "blue"
 
 
-def test_a_world_that_breaks_down_says_so_and_can_be_restored(world: World) -> None:
+def test_goals_that_are_none_are_refused(world: World) -> None:
+    world.reset(draw_layout("pick-lift", 1))
+    world.motors.goal_rad[0] = np.nan
+    with pytest.raises(ValueError, match="expected finite goals"):
+        world.step()
+    assert world.steps == 0
+
+
+def test_a_world_that_breaks_down_says_so_and_can_be_restored(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo leaves a log where it runs
     world.reset(draw_layout("pick-lift", 1))
     state = world.save()
-    world.motors.goal_rad[0] = np.nan
-    with pytest.raises(FloatingPointError, match="must be finite"):
+    world.data.qvel[:] = np.inf
+    with pytest.raises(FloatingPointError, match="restore"):
         world.step(10)
     world.restore(state)
     world.step(10)

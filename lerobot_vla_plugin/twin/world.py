@@ -104,8 +104,11 @@ class World:
             count: Steps, of 1 / `STEPS_PER_S` seconds each.
 
         Raises:
+            ValueError: A goal is not finite.
             FloatingPointError: The simulation broke down; MuJoCo by itself would go on from an empty state.
         """
+        if not np.all(np.isfinite(self.motors.goal_rad)):
+            raise ValueError(f"expected finite goals of {JOINTS}, got {self.motors.goal_rad} rad")
         for _ in range(count):
             self.data.ctrl[:] = self.motors.torque_nm(self._speeds)
             self._mujoco.mj_step(self.model, self.data)
@@ -113,8 +116,7 @@ class World:
         self.steps += count
         if self.data.warning.number.any():
             raise FloatingPointError(
-                f"the world broke down before step {self.steps}, with goals {self.motors.goal_rad} rad; they must be "
-                "finite, and the state one that `reset` or `save` made"
+                f"the world broke down before step {self.steps}; reset it, or restore a state that was saved earlier"
             )
         self._mujoco.mj_fwdPosition(self.model, self.data)  # else poses and contacts lag a step behind the joints
 
