@@ -58,7 +58,7 @@ def main() -> None:
     recording = Recording(args.dataset, args.chunk_size)
     for seed in range(args.seeds):
         for name, policy_class in (("token", VLAFastPolicy), ("text", TextStatePolicy)):
-            options = {"action_tokenizer_path": args.action_tokenizer_path, "token_dropout": 0.0}
+            options = {"action_tokenizer_path": args.action_tokenizer_path}
             found = train_and_examine(policy_class, recording, seed, args.steps, 1e-3, **options)
             print(f"{name:6} seed {seed}: {found}", flush=True)
 

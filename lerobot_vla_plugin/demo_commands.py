@@ -61,7 +61,7 @@ _QUICK = Recipe(episodes=5, episode_s=7, steps=350, rollout_s=5)
 # Few ids that occur often: of 2 minutes of motion, 1,000 ids of absolute positions are learnt by heart (error 9.6 deg
 # on an episode not trained on), 128 of motion from the present state are not.
 _TOKENIZER = ("--vocab-size=128", "--scale=4", "--no-rate-distortion")
-# With 1e-3 it is 5.6 deg after 500 steps, with 2e-3 4.6, with 3e-3 6.4; with 2e-3 after 1,000 4.1 and 4.7 (two seeds).
+# With 1e-3 it is 5.6 deg after 500 steps, with 2e-3 4.6, with 3e-3 6.4; 4.5 after 1,000.
 _TOKENS_LEARNING_RATE = 2e-3
 
 

@@ -167,7 +167,7 @@ class VLAFastPolicy(VLAPolicy):
         self._num_forwards, self._last_error = 0, float("nan")
         grammar = codec.grammar
         geometry = TokenGeometry(config.state_dim, codec.vocab_size, grammar.longest, grammar.total)
-        model = ActionTokenModel(backbone, geometry, config.token_dropout)
+        model = ActionTokenModel(backbone, geometry)
         freeze_tokens(config, model)
         return model
 

@@ -16,14 +16,8 @@ CHUNK_SIZE = 8
 
 
 def make_config(cameras=("front", "wrist"), joints=6, image=(40, 56), **options) -> VLAFastConfig:
-    """A configuration of the built-in backbone, whose loss is the same every time; `image` is (height, width)."""
-    defaults = {
-        "vlm_model_name": "tiny",
-        "device": "cpu",
-        "chunk_size": CHUNK_SIZE,
-        "n_action_steps": 3,
-        "token_dropout": 0.0,
-    }
+    """A configuration of the built-in backbone; `image` is (height, width)."""
+    defaults = {"vlm_model_name": "tiny", "device": "cpu", "chunk_size": CHUNK_SIZE, "n_action_steps": 3}
     return VLAFastConfig(
         input_features={
             "observation.state": PolicyFeature(FeatureType.STATE, (joints,)),

@@ -139,48 +139,6 @@ class TestLoss:
         torch.testing.assert_close(gradients[1], gradients[0], **CLOSE)
 
 
-class TestTokenDropout:
-    @pytest.fixture
-    def seen(self, model):
-        """Ids that the model reads, one entry for each call."""
-        ids = []
-        model.action_embedding.register_forward_pre_hook(lambda _, arguments: ids.append(arguments[0]))
-        return ids
-
-    def test_training_hides_a_share_of_its_own_from_each_sample(self, model, observation, seen, grammar):
-        model.train().token_dropout = 0.5
-        tokens = torch.zeros(3, 400, dtype=torch.long)
-        torch.manual_seed(0)
-        for _ in range(30):
-            model.teacher_forced_logits(observation, grammar, tokens)
-        hidden = torch.stack(seen)[:, :, 1:] == model.begin_marker
-        shares = hidden.float().mean(dim=2).flatten()
-        assert shares.max() < 0.6
-        assert shares.std() == pytest.approx(0.5 / 12**0.5, rel=0.2)  # of a uniform distribution
-        assert shares.mean() == pytest.approx(0.25, rel=0.2)
-
-    def test_what_is_hidden_is_learned_all_the_same(self, model, observation, tokens, seen, grammar):
-        model.train().token_dropout = 1.0
-        torch.manual_seed(1)
-        losses, masks, _ = model.loss(observation, grammar, tokens, torch.ones_like(tokens, dtype=torch.bool))
-        hidden = seen[0][:, 1:] == model.begin_marker
-        assert 0 < hidden.sum() < hidden.numel()
-        assert torch.equal(seen[0][:, 1:][~hidden], tokens[~hidden])
-        assert masks.all()
-        # The first prediction saw no token either way.
-        model.eval()
-        shown = model.loss(observation, grammar, tokens, torch.ones_like(tokens, dtype=torch.bool)).losses
-        torch.testing.assert_close(losses[:, 0], shown[:, 0], **CLOSE)
-        assert not torch.allclose(losses[:, 1:], shown[:, 1:])
-
-    def test_neither_evaluation_nor_decoding_hides_any(self, model, observation, tokens, seen, grammar):
-        model.token_dropout = 1.0
-        model.teacher_forced_logits(observation, grammar, tokens)
-        assert torch.equal(seen[0][:, 1:], tokens)
-        decoded, _ = model.train().generate(observation, grammar)
-        assert torch.equal(decoded, model.eval().generate(observation, grammar)[0])
-
-
 class TestGeneration:
     def test_greedy_takes_the_likeliest_allowed_token_of_each_step(self, model, observation, token_grammar, grammar):
         tokens, lengths = model.generate(observation, grammar)

@@ -94,12 +94,6 @@ class TestLearning:
         policy._encode = None  # pyright: ignore[reportAttributeAccessIssue]
         assert torch.equal(policy.forward(batch)[0], first)
 
-    def test_tokens_are_hidden_in_training_alone(self, codec_folder):
-        policy = make_fast_policy(codec_folder, token_dropout=1.0)
-        batch = make_motion_batch(policy)
-        assert not torch.equal(policy.train().forward(batch)[0], policy.forward(batch)[0])
-        assert torch.equal(policy.eval().forward(batch)[0], policy.forward(batch)[0])
-
     def test_a_chunk_is_encoded_once(self, policy, batch, monkeypatch):
         first, _ = policy.forward(batch)
         monkeypatch.setattr(ChunkCodec, "encode", None)
@@ -245,7 +239,6 @@ class TestConfigRefusals:
             ({"backbone_conventions": "gemma"}, "expected one of vlm, smolvla"),
             ({"temperature": -1.0}, "expected 0 to 100"),
             ({"temperature": 1e38}, "expected 0 to 100"),
-            ({"token_dropout": 1.5}, "expected a share, 0 to 1"),
             ({"max_action_dim": 32}, "action tokens are of real joints only"),
             ({"normalization_mapping": {"ACTION": "MEAN_STD"}}, "of ACTION: expected IDENTITY"),
             ({"n_action_steps": 9}, "chunk_size=8"),

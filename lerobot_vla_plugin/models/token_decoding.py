@@ -124,13 +124,11 @@ class ActionTokenModel(nn.Module):
     Args:
         backbone: The vision-language backbone.
         geometry: Sizes of the action side.
-        token_dropout: Largest share of a chunk's tokens that training hides, see `_hide_some`.
     """
 
-    def __init__(self, backbone: VLMBackbone, geometry: TokenGeometry, token_dropout: float = 0.0):
+    def __init__(self, backbone: VLMBackbone, geometry: TokenGeometry):
         super().__init__()
         self.geometry = geometry
-        self.token_dropout = token_dropout
         self.backbone = backbone
         self.state_proj = nn.Linear(geometry.state_dim, backbone.width)
         # One row more than ids: the begin marker is only ever read, the end marker only ever predicted.
@@ -195,7 +193,7 @@ class ActionTokenModel(nn.Module):
     def teacher_forced_logits(self, observation: Observation, grammar: DecodingGrammar, tokens: Tensor) -> Tensor:
         """Logits after the begin marker and after each of the tokens (b, n), (b, n + 1, v + 1), in float32."""
         prefix = self.prefill(observation)
-        inputs = F.pad(self._hide_some(tokens), (1, 0), value=self.begin_marker)
+        inputs = F.pad(tokens, (1, 0), value=self.begin_marker)
         steps = torch.arange(inputs.shape[1], device=tokens.device)[None, :]
         causal = (steps.transpose(0, 1) >= steps).expand(len(tokens), 1, -1, -1)
         seen = prefix.pad_masks[:, None, None, :].expand(-1, -1, inputs.shape[1], -1)
@@ -203,17 +201,6 @@ class ActionTokenModel(nn.Module):
         mask = torch.cat([seen, causal], dim=3)
         embedded = self._embed(inputs, grammar.missing(grammar.follow(tokens)))
         return self._head(self.backbone.continue_prefix(embedded, positions, mask, prefix.layers))
-
-    def _hide_some(self, tokens: Tensor) -> Tensor:
-        """In training, put the begin marker, which says nothing, in the place of some tokens (b, n).
-
-        The tokens before it tell most of the next one: a model that always sees them learns to look at little else
-        (word dropout, Bowman et al., arXiv 1511.06349). What is missing of the chunk stays known.
-        """
-        if not self.training or self.token_dropout == 0:
-            return tokens
-        share = self.token_dropout * torch.rand(len(tokens), 1, device=tokens.device)
-        return tokens.masked_fill(torch.rand(tokens.shape, device=tokens.device) < share, self.begin_marker)
 
     @torch.no_grad()
     def generate(
