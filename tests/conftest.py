@@ -201,10 +201,10 @@ def patience(monkeypatch):
 
     def wait_longer(self, packet_length: int) -> None:
         self.packet_start_time = self.getCurrentTime()
-        self.packet_timeout = self.tx_time_per_byte * packet_length + 500
+        self.packet_timeout = self.tx_time_per_byte * packet_length + 1000
 
     monkeypatch.setattr("lerobot.motors.feetech.feetech.patch_setPacketTimeout", wait_longer)
-    monkeypatch.setattr("dynamixel_sdk.port_handler.LATENCY_TIMER", 150)
+    monkeypatch.setattr("dynamixel_sdk.port_handler.LATENCY_TIMER", 300)
 
 
 @pytest.fixture(params=["so101", "koch"])
