@@ -14,6 +14,7 @@ from lerobot_vla_plugin.twin.faults import Fault, FaultKind
 # Start ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("patience")
 def test_connecting_with_a_stale_goal_moves_nothing(arm: ArmOnTwin) -> None:
     lerobots = arm.device(LEROBOTS)
     lerobots.connect()

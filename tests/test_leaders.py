@@ -31,6 +31,7 @@ def test_lerobot_finds_the_device_of_each_type(kind: str, device_class: type, na
     assert leader.name == name
 
 
+@pytest.mark.usefixtures("patience")
 def test_everything_that_describes_the_arm_is_lerobots(arm: ArmOnTwin) -> None:
     ours, lerobots = arm.device(), arm.device(LEROBOTS)
     assert ours.action_features == lerobots.action_features

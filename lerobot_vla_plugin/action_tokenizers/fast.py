@@ -168,8 +168,8 @@ class FastTokenizer:
             MalformedTokensError: Some sequence is not a whole chunk of that size; the message names its ids.
             ValueError: The tokenizer was fitted for another chunk.
         """
-        coefficients = self.decode_coefficients(ids, chunk_size, action_dim)
-        return np.asarray(idct(coefficients / self.scale, axis=1, norm="ortho"))
+        scaled = self.decode_coefficients(ids, chunk_size, action_dim) / self.scale
+        return np.asarray(idct(scaled, axis=1, norm="ortho", overwrite_x=True))
 
     def decode_coefficients(self, ids: Sequence[Sequence[int]], chunk_size: int, action_dim: int) -> NDArray[np.int32]:
         """Rounded cosine coefficients (n, c, j).

@@ -67,7 +67,7 @@ class TokenReader:
         # Bytes that are valid UTF-8 fall apart into valid sequences where each begins with a character's first byte.
         if self._begins_inside[flat[ends[:-1]]].any():
             raise ValueError("the first id begins inside a character")
-        codes = np.frombuffer(b"".join(self.tokens[flat]).decode().encode("utf-32-le"), dtype=np.int32)
+        codes = np.frombuffer(b"".join(self.tokens[flat].tolist()).decode().encode("utf-32-le"), dtype=np.int32)
         if codes.max(initial=0) > self.last_code:
             raise ValueError(f"expected characters up to {self.last_code}, got {codes.max()}")
         return codes
