@@ -7,7 +7,7 @@ of the policy on that episode.
     lerobot-vla demo --output-dir DEMO            # records; any recording of one task will do
     OMP_NUM_THREADS=1 python benchmarks/token_training.py DEMO/dataset
 
-Found on 12 episodes of the twin (2 minutes), after 1,000 steps, with seeds 0 and 1, error in degrees; holding still 6.0:
+Found on 12 episodes of the twin (2 minutes), after 1,000 steps, seeds 0 and 1, error in degrees; holding still 6.0:
 
     as published     9.7 tokens, 0.32 of their own; policy 6.4 and 6.5
     default          8.0 tokens, 0.24 of their own; policy 6.1 and 6.7
