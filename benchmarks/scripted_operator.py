@@ -21,8 +21,8 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.stats import binomtest
 
-from lerobot_vla_plugin.success_interval import wilson_interval
 from lerobot_vla_plugin.twin.hand import perform
 from lerobot_vla_plugin.twin.judge import Verdict
 from lerobot_vla_plugin.twin.kinematics import Kinematics
@@ -41,7 +41,7 @@ class Result:
     def line(self, task: str) -> str:
         """One row of the table."""
         trials, successes = len(self.verdicts), sum(verdict.success for verdict in self.verdicts.values())
-        low, high = wilson_interval(successes, trials)
+        low, high = binomtest(successes, trials).proportion_ci(method="wilson")
         counts, interval = f"{successes}/{trials}", f"{low:.1%} - {high:.1%}"
         mean_s = self.simulated_s / trials
         return f"{task:12s} {counts:>9s} {successes / trials:8.1%} {interval:>16s} {mean_s:8.1f} s {self.speed:7.0f} x"

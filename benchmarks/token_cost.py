@@ -3,7 +3,8 @@
     python benchmarks/token_cost.py
 
 The tiny backbone on random weights, one thread, processor time. FAST and bins are fitted to the same made-up motion;
-how many tokens a chunk takes is counted on other motion, what a token costs is measured decoding that many.
+how many tokens a chunk takes is counted on other motion, what a token costs is measured decoding that many. In the end:
+what it costs that attention runs over the free room of the cache, too.
 """
 
 import argparse
@@ -37,6 +38,8 @@ SIZES = [
     *(("bins", chunk_size, 6, 1) for chunk_size in (10, 50)),
     ("bins", 50, 14, 1),
 ]
+# Places in the cache behind the prefix.
+ROOMS = (32, 300, 600)
 NUM_LAYERS, IMAGE_TOKENS, WORDS = 2, 9, 20
 
 
@@ -119,6 +122,26 @@ def print_row(kind: str, chunk_size: int, joints: int, batch_size: int) -> None:
     )
 
 
+@torch.no_grad()
+def print_rooms(batch_size: int, rounds: int = 40) -> None:
+    """Decode a few tokens with little and with much free room in the cache, in turns, and print the ratios."""
+    codec = ChunkCodec.fit(*reaching_chunks(1_500, 50, 6), [f"joint_{j}" for j in range(6)], "fast")
+    model, grammar = make_model(codec)
+    prefix = model.prefill(make_observation(batch_size, 6, model.backbone.width))
+    token, missing = torch.zeros(batch_size, dtype=torch.long), grammar.missing(grammar.start(batch_size))
+    seconds: dict[int, list[float]] = {room: [] for room in ROOMS}
+    for _ in range(rounds):
+        for room in ROOMS:
+            cache = KVCache.after(prefix, room)
+            start = time.process_time()
+            for _ in range(10):
+                model.decode_one_token(token, missing, cache)
+            seconds[room].append(time.process_time() - start)
+    medians = [statistics.median(seconds[room]) for room in ROOMS]
+    ratios = ", ".join(f"{room}: {median / medians[0]:.2f}x" for room, median in zip(ROOMS, medians, strict=True))
+    print(f"a token with so many free places, batch {batch_size}: {ratios}", flush=True)
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
@@ -128,6 +151,8 @@ def main() -> None:
     print(f"{sizes} |{tokens}{'longest':>8s} |{times} |{'choose':>8s}{'argmax':>8s}{'masking':>8s}")
     for size in tqdm(SIZES, leave=False):
         print_row(*size)
+    for batch_size in (1, 8):
+        print_rooms(batch_size)
 
 
 if __name__ == "__main__":

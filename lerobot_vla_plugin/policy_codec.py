@@ -73,14 +73,14 @@ def _named_codec(config: VLAFastConfig, dataset_meta: "LeRobotDatasetMetadata | 
         return ChunkCodec.load(folder)
     tokenizer = load_action_tokenizer(folder)
     recorded = _recorded(dataset_meta, f"{name} holds a tokenizer without the scaling of any arm")
-    actions, states = _chunks(recorded, config.chunk_size)
+    actions, states = recorded.chunks(config.chunk_size)
     codec = ChunkCodec.around(tokenizer, actions, states, recorded.joint_names).with_span(*recorded.span)
     _log_summary(codec, actions, states)
     return codec
 
 
 def _fit(config: VLAFastConfig, recorded: RecordedJoints) -> ChunkCodec:
-    actions, states = _chunks(recorded, config.chunk_size)
+    actions, states = recorded.chunks(config.chunk_size)
     kind = config.action_tokenizer or "fast"
     logger.info("Fitting an action tokenizer (%s) to %d chunks of %s", kind, len(actions), recorded.source)
     # LeRobot silences this level in all processes but the main one, which should not draw bars, either.
@@ -101,10 +101,6 @@ def _recorded(dataset_meta: "LeRobotDatasetMetadata | None", why: str) -> Record
         return read_joints(dataset_meta.repo_id, dataset_meta.root)
     except FileNotFoundError as error:
         raise ValueError(f"{why}, and the data set is not on this disk ({error}); {remedy}") from error
-
-
-def _chunks(recorded: RecordedJoints, chunk_size: int) -> tuple[NDArray, NDArray]:
-    return recorded.chunks(chunk_size, recorded.sparing_stride)
 
 
 def _log_summary(codec: ChunkCodec, actions: NDArray, states: NDArray) -> None:

@@ -190,6 +190,7 @@ def test_loaded_is_saved(tokenizer, tmp_path):
         ({"bins": 8}, r"edges \(3, 15\) and centers \(3, 16\), but 8 bins"),
         ({"quantiles": False}, "but 16 bins"),
         ({"edges": [[1.0, 2.0], [0.0]]}, "holds no bins"),
+        ({"centers": [[10**400] * 16] * 3}, "holds no bins"),
         ({"centers": [["a"] * 16] * 3}, "holds no bins"),
         ({"centers": [[float("nan")] * 16] * 3}, "must be finite"),
         ({"edges": [list(range(15, 0, -1))] * 3}, "must ascend"),

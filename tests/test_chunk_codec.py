@@ -232,6 +232,7 @@ def test_a_constant_joint_may_flicker_but_not_move():
         ({"low": [0, 1]}, "low must hold 3 finite numbers"),
         ({"low": [0, None, 1]}, "low must hold 3 finite numbers"),
         ({"span_low": [0, "x", 1]}, "could not convert"),
+        ({"span_low": [0, 10**400, 1]}, "too large"),
         ({"high": [-1e6, 1, 1]}, "low must lie below high"),
         ({"relative_joints": ["elbow"]}, "relative_joints has \\['elbow'\\]; there are"),
         ({"joint_names": ["a", "b", ["c"]]}, "a name each|unhashable"),

@@ -146,7 +146,7 @@ class BinTokenizer:
                 raise ValueError(f"edges {edges.shape} and centers {centers.shape}, but {fields['bins']} bins")
             if not (np.isfinite(centers).all() and np.isfinite(edges).all() and (np.diff(edges) >= 0).all()):
                 raise ValueError("edges and centers must be finite, and edges must ascend")
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{Path(folder) / FIELDS_FILE} holds no bins: {error}") from error
         return cls(edges, centers, fields["quantiles"])
 

@@ -215,6 +215,6 @@ class ChunkCodec:
             arguments |= {name: np.array(fields[name], dtype=np.float64) for name in _ARRAYS}
             codec = cls(tokenizer, ChunkScaling(**arguments), chunk_size)
             codec.grammar  # noqa: B018 - refuses a tokenizer of another chunk
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{Path(folder) / CODEC_FILE}: {error}") from error
         return codec
