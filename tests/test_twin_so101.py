@@ -24,7 +24,7 @@ from lerobot.teleoperators.so_leader import SO101Leader, SO101LeaderConfig
 from lerobot_vla_plugin.arms.calibration import example_calibration_dir
 from lerobot_vla_plugin.twin import command, so101
 from lerobot_vla_plugin.twin.cameras import CameraConfig
-from lerobot_vla_plugin.twin.directory import TwinAlreadyRunningError
+from lerobot_vla_plugin.twin.directory import DirectoryInUseError
 from lerobot_vla_plugin.twin.so101 import SO101Twin, TwinConfig
 
 # The drawing needs nothing from the system, so these tests mean the same everywhere.
@@ -134,7 +134,7 @@ def test_cameras_keep_their_rate(twin: SO101Twin) -> None:
 
 
 def test_a_second_twin_in_the_directory_is_refused_with_the_remedy(twin: SO101Twin) -> None:
-    with pytest.raises(TwinAlreadyRunningError, match=rf"process {os.getpid()}.*--directory"):
+    with pytest.raises(DirectoryInUseError, match=rf"process {os.getpid()}.*--directory"):
         SO101Twin(twin.config).start()
     assert twin.follower_port.exists()
 

@@ -104,7 +104,7 @@ class ArmTwin:
         """Open the ports, start the cameras, and let the person begin.
 
         Raises:
-            TwinAlreadyRunningError: Another twin holds the directory.
+            DirectoryInUseError: Another twin holds the directory.
             OSError: The system has no pseudo-terminals (Windows).
             ModuleNotFoundError: MuJoCo or the arm's model is not installed.
             RuntimeError: The cameras do not start.

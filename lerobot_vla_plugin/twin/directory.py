@@ -1,4 +1,4 @@
-"""The folder with the stable names of a twin's ports; one twin a folder."""
+"""The folder with the stable names of a twin's ports; one twin a folder, as one evaluation a report."""
 
 import os
 import tempfile
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import IO
 
 
-class TwinAlreadyRunningError(RuntimeError):
-    """Another twin holds the directory."""
+class DirectoryInUseError(RuntimeError):
+    """Another process holds the directory."""
 
 
 def default_directory() -> Path:
@@ -16,23 +16,27 @@ def default_directory() -> Path:
     return Path(tempfile.gettempdir()) / f"lerobot-vla-twin-{user}"
 
 
-def lock_directory(directory: Path) -> IO[str]:
+def lock_directory(directory: Path, holder: str = "a twin", option: str = "--directory") -> IO[str]:
     """Take a directory; the system gives the lock back when the process dies, whatever kills it.
 
     Args:
         directory: The directory, which is made where it does not exist.
+        holder: What takes it, for messages.
+        option: The option by which the user named it, for messages.
 
     Returns:
         An open file; closing it gives the lock back.
 
     Raises:
-        TwinAlreadyRunningError: Another twin holds it.
+        DirectoryInUseError: Another process holds it.
         OSError: The system has no such locks (Windows).
     """
     try:
         import fcntl
     except ImportError as error:
-        raise OSError("the twin needs pseudo-terminals, which Windows lacks; use Linux or macOS") from error
+        raise OSError(
+            f"{holder} needs pseudo-terminals and locks of files, which Windows lacks; use Linux or macOS"
+        ) from error
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = (directory / "lock").open("a+")
     try:
@@ -41,9 +45,9 @@ def lock_directory(directory: Path) -> IO[str]:
         lock.seek(0)
         pid = lock.read().strip()
         lock.close()
-        raise TwinAlreadyRunningError(
-            f"a twin runs already in {directory} (process {pid}); stop it with `kill {pid}`, "
-            "or give this one another --directory"
+        raise DirectoryInUseError(
+            f"{holder} runs already in {directory} (process {pid}); stop it with `kill {pid}`, "
+            f"or give this one another {option}"
         ) from None
     lock.truncate(0)
     lock.write(f"{os.getpid()}\n")

@@ -1,0 +1,1 @@
+"""Environments that `lerobot-eval` runs policies in, and the report they write."""
