@@ -35,6 +35,9 @@ COMMANDS = {
     "twin": Command(
         "lerobot_vla_plugin.twin.command", "run an emulated SO-101 or Koch, leader and follower, with cameras", "twin"
     ),
+    "record-twin": Command(
+        "lerobot_vla_plugin.fast_record", "record demonstrations of the twin's tasks, faster than real time", "twin"
+    ),
     "convert": Command(
         "lerobot_vla_plugin.convert", "turn a smolvla checkpoint of LeRobot into a vla_flow one with the same numbers"
     ),

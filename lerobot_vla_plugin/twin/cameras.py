@@ -15,20 +15,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lerobot_vla_plugin.twin.jpeg import encode_jpeg
 from lerobot_vla_plugin.twin.rendering import RendererName, open_renderer
 from lerobot_vla_plugin.twin.scene import CAMERAS, JOINTS, Scene
 
 _POSE = struct.Struct(f"<{len(JOINTS) + 3}d")  # six joints, centre of the cube
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 5.0
-_JPEG_QUALITY = 95
 # Runs this module without the package's __init__, which registers policies with LeRobot: the cameras need
 # none of them, and importing them costs 5 s and 400 MB.
 _BOOTSTRAP = (
@@ -202,22 +201,6 @@ def encode_message(images: dict[str, np.ndarray], time_s: float) -> str:
     return json.dumps(
         {
             "timestamps": dict.fromkeys(images, time_s),
-            "images": {name: _encode_jpeg(image) for name, image in images.items()},
+            "images": {name: base64.b64encode(encode_jpeg(image)).decode("ascii") for name, image in images.items()},
         }
     )
-
-
-def _encode_jpeg(image: np.ndarray) -> str:
-    import cv2
-
-    # OpenCV takes the channels for BGR at both ends and LeRobot swaps them at neither: RGB stays RGB.
-    options: Sequence[int] = [
-        cv2.IMWRITE_JPEG_QUALITY,
-        _JPEG_QUALITY,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,  # else a cube of a few pixels loses its color
-    ]
-    done, data = cv2.imencode(".jpg", image, options)
-    if not done:
-        raise RuntimeError(f"OpenCV could not encode a picture of shape {image.shape}")
-    return base64.b64encode(data.tobytes()).decode("ascii")

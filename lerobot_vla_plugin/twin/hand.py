@@ -17,26 +17,28 @@ from lerobot_vla_plugin.twin.world_model import STEPS_PER_S
 HAND_HZ = 30
 SETTLE_S = 0.4  # after the plan's end, so that a released cube comes to rest
 _STILL_RAD_S = 0.08  # slower than this, what is seen to lack is an error and not a lag
-_CORRECTION_SHARE = 0.08  # of what is seen to lack, added to every goal
+_CORRECTION_SHARE = 0.08  # of what is seen to lack, added to every goal at `HAND_HZ`
 _LARGEST_CORRECTION_RAD = 0.06
 _FRICTION_SPEED_RAD_S = 0.05
 _ARM = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.0])  # the jaw is to be kept from where it is told to go: that is the grip
 
 
 class Hand:
-    """Gives goals at `HAND_HZ`.
+    """Gives goals at a steady rate.
 
     Args:
         plan: The motion.
         kinematics: The arm, for its weight.
+        rate_hz: How often it is asked for a goal, in [Hz]; each goal stands until the next one.
     """
 
-    def __init__(self, plan: GraspPlan, kinematics: Kinematics) -> None:
+    def __init__(self, plan: GraspPlan, kinematics: Kinematics, rate_hz: float = HAND_HZ) -> None:
         self._plan, self._kinematics = plan, kinematics
+        self._correction_share = 1 - (1 - _CORRECTION_SHARE) ** (HAND_HZ / rate_hz)  # the same share a second
         self._correction_rad = np.zeros(len(_ARM))
 
     def goal_rad(self, time_s: float, joints_rad: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where to send the follower; to be asked once every 1 / `HAND_HZ` seconds.
+        """Where to send the follower; to be asked at the hand's rate.
 
         Args:
             time_s: Since the beginning of the plan, in [s].
@@ -47,7 +49,7 @@ class Hand:
         """
         wanted_rad, speed_rad_s = self._plan.posture_rad(time_s), self._plan.speed_rad_s(time_s)
         lacking_rad = (wanted_rad - joints_rad) * (np.abs(speed_rad_s) < _STILL_RAD_S)
-        correction_rad = self._correction_rad + _CORRECTION_SHARE * lacking_rad
+        correction_rad = self._correction_rad + self._correction_share * lacking_rad
         self._correction_rad = np.clip(correction_rad, -_LARGEST_CORRECTION_RAD, _LARGEST_CORRECTION_RAD)
         friction_nm = FRICTION_NM * np.tanh(speed_rad_s / _FRICTION_SPEED_RAD_S)
         drag_nm = (BACK_EMF_NM_S + DAMPING_NM_S) * speed_rad_s

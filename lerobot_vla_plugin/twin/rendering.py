@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+from functools import cache
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -60,6 +61,7 @@ def open_renderer(scene: Drawable, width: int, height: int, renderer: RendererNa
     raise RuntimeError(f"MuJoCo cannot use {renderer!r} on this system; take renderer='drawing' or 'auto'")
 
 
+@cache
 def has_opengl(backend: str) -> bool:
     """Whether MuJoCo can render with a backend here.
 

@@ -1,0 +1,92 @@
+"""Demonstrations by the scripted person, frame by frame as `lerobot-record` takes them, as fast as the computer can."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .envs.simulated_arm import SimulatedArm, SimulatedLeader, steps_of_frame
+from .envs.simulated_cameras import SimulatedCameras
+from .twin.grasp_plan import GraspPlan, plan_waypoints
+from .twin.hand import SETTLE_S, Hand
+from .twin.judge import Verdict
+from .twin.kinematics import Kinematics
+from .twin.scenes import draw_layout
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One control period.
+
+    Attributes:
+        state: Where the arm was, shape (6,), in robot units.
+        pictures: What the cameras saw then: name -> RGB picture, shape (height, width, 3).
+        action: What was sent to the arm thereupon, shape (6,), in robot units.
+    """
+
+    state: NDArray[np.float64]
+    pictures: Mapping[str, NDArray[np.uint8]]
+    action: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One attempt.
+
+    Attributes:
+        seed: Of the scene.
+        frames: All of it.
+        verdict: What had been done at the end.
+    """
+
+    seed: int
+    frames: list[Frame]
+    verdict: Verdict
+
+
+class Demonstrator:
+    """The scripted person at the leader of a simulated arm.
+
+    Args:
+        arm: The follower.
+        leader: Its leader.
+        cameras: What takes the pictures, of the same world.
+        fps: Frames a second, in [Hz].
+
+    Raises:
+        ValueError: A frame is no whole number of steps of the world.
+        ModuleNotFoundError: mink is not installed.
+    """
+
+    def __init__(self, arm: SimulatedArm, leader: SimulatedLeader, cameras: SimulatedCameras, fps: int) -> None:
+        self._arm, self._leader, self._cameras, self._fps = arm, leader, cameras, fps
+        self._steps = steps_of_frame(fps)
+        self._kinematics = Kinematics()
+
+    def demonstrate(self, task: str, seed: int) -> Demonstration:
+        """Do a task once.
+
+        Args:
+            task: One of `scenes.TASKS`.
+            seed: Of the scene, and of the little differences between one attempt and the next.
+
+        Raises:
+            KeyError: There is no such task.
+            UnreachableError: The arm cannot reach a place of the scene.
+        """
+        self._arm.start(draw_layout(task, seed))
+        frames = list(self._frames(np.random.default_rng(seed)))
+        return Demonstration(seed, frames, self._arm.verdict)
+
+    def _frames(self, rng: np.random.Generator) -> Iterator[Frame]:
+        world = self._arm.world
+        low_rad, high_rad = world.joint_limits_rad.T
+        waypoints = plan_waypoints(world.layout, world.layout.color, rng)
+        plan = GraspPlan(world.joints_rad, waypoints, self._kinematics)
+        hand = Hand(plan, self._kinematics, self._fps)
+        while world.time_s < plan.duration_s + SETTLE_S:
+            state, pictures = self._arm.read(), self._cameras.take()
+            goal_rad = np.clip(hand.goal_rad(world.time_s, world.joints_rad), low_rad, high_rad)
+            yield Frame(state, pictures, self._arm.send(self._leader.read(goal_rad)))
+            self._arm.advance(self._steps)
