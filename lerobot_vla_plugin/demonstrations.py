@@ -87,6 +87,8 @@ class Demonstrator:
         hand = Hand(plan, self._kinematics, self._fps)
         while world.time_s < plan.duration_s + SETTLE_S:
             state, pictures = self._arm.read(), self._cameras.take()
-            goal_rad = np.clip(hand.goal_rad(world.time_s, world.joints_rad), low_rad, high_rad)
+            # At first the leader stands where its follower does.
+            goal_rad = hand.goal_rad(world.time_s, world.joints_rad) if world.steps else world.joints_rad
+            goal_rad = np.clip(goal_rad, low_rad, high_rad)
             yield Frame(state, pictures, self._arm.send(self._leader.read(goal_rad)))
             self._arm.advance(self._steps)

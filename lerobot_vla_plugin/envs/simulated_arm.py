@@ -21,7 +21,7 @@ from lerobot_vla_plugin.twin.scenes import Layout
 from lerobot_vla_plugin.twin.world import World
 from lerobot_vla_plugin.twin.world_model import STEPS_PER_S
 
-_LOOK_STEPS = 10  # the judge looks 30 times a second, whatever the control rate is
+_LOOK_STEPS = 30  # the judge looks ten times a second or more often
 
 
 class SimulatedArm:
