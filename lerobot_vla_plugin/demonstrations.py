@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from .envs.simulated_arm import SimulatedArm, SimulatedLeader, steps_of_frame
 from .envs.simulated_cameras import SimulatedCameras
-from .twin.grasp_plan import GraspPlan, plan_waypoints
-from .twin.hand import SETTLE_S, Hand
+from .twin.hand import Attempt
 from .twin.judge import Verdict
 from .twin.kinematics import Kinematics
 from .twin.scenes import draw_layout
@@ -81,14 +80,10 @@ class Demonstrator:
 
     def _frames(self, rng: np.random.Generator) -> Iterator[Frame]:
         world = self._arm.world
-        low_rad, high_rad = world.joint_limits_rad.T
-        waypoints = plan_waypoints(world.layout, world.layout.color, rng)
-        plan = GraspPlan(world.joints_rad, waypoints, self._kinematics)
-        hand = Hand(plan, self._kinematics, self._fps)
-        while world.time_s < plan.duration_s + SETTLE_S:
+        attempt = Attempt(world, self._kinematics, rng)
+        while world.time_s < attempt.duration_s:
             state, pictures = self._arm.read(), self._cameras.take()
             # At first the leader stands where its follower does.
-            goal_rad = hand.goal_rad(world.time_s, world.joints_rad) if world.steps else world.joints_rad
-            goal_rad = np.clip(goal_rad, low_rad, high_rad)
+            goal_rad = attempt.goal_rad(world.time_s, world.joints_rad) if world.steps else world.joints_rad
             yield Frame(state, pictures, self._arm.send(self._leader.read(goal_rad)))
             self._arm.advance(self._steps)

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("mujoco")
 
-from lerobot_vla_plugin.twin.motors import PLAY_RAD, TICK_RAD, Motors, follow_with_play, seen_error
+from lerobot_vla_plugin.twin.motors import PLAY_RAD, TICK_RAD, Motors, MotorSettings, follow_with_play, seen_error
 from lerobot_vla_plugin.twin.scenes import draw_layout
 from lerobot_vla_plugin.twin.world import START_RAD, World
 
@@ -33,8 +33,8 @@ def test_one_tick_is_inside_the_dead_zone_and_two_are_not() -> None:
 
 
 def test_the_encoder_counts_whole_ticks() -> None:
-    assert seen_error(np.array(10.4 * TICK_RAD), np.array(0.4 * TICK_RAD)) == pytest.approx(10 * TICK_RAD)
-    assert seen_error(np.array(10.4 * TICK_RAD), np.array(-0.6 * TICK_RAD)) == pytest.approx(11 * TICK_RAD)
+    assert seen_error(SIX * 10.4 * TICK_RAD, SIX * 0.4 * TICK_RAD, MotorSettings()) == pytest.approx(10 * TICK_RAD)
+    assert seen_error(SIX * 10.4 * TICK_RAD, -SIX * 0.6 * TICK_RAD, MotorSettings()) == pytest.approx(11 * TICK_RAD)
 
 
 def test_the_stall_torque_is_the_limit_and_half_of_it_in_the_gripper() -> None:

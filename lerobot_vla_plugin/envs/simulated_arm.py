@@ -5,6 +5,7 @@ Readings are rounded to ticks as servos report them, goals to ticks as the guard
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,6 +62,11 @@ class SimulatedArm:
         self.converter = _converter(self.calibration, use_degrees)
         jaw_limits_rad = world.joint_limits_rad[-1]
         self.ticks = JointMap(self.calibration, jaw_limits_rad, inverts_in_software=FEETECH.inverts_in_software)
+        world.motors.settings = replace(
+            world.motors.settings,
+            ticks_per_rad=self.ticks.ticks_per_rad,
+            ticks_at_zero_rad=self.ticks.ticks_at_zero_rad,
+        )
         self._limits = limits or GuardConfig()
 
     def start(self, layout: Layout) -> None:

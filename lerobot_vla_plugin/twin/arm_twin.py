@@ -1,68 +1,29 @@
 """An arm without hardware: leader, follower and two cameras that LeRobot takes for real ones."""
 
-import threading
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, ClassVar, Protocol, Self
+from typing import IO, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lerobot_vla_plugin.arms.calibration import JointCalibration, example_calibration, example_calibration_dir
 from lerobot_vla_plugin.arms.joints import JointConverter, joint_modes
+from lerobot_vla_plugin.twin.arm_model import JOINTS
 from lerobot_vla_plugin.twin.bus import ServoBus
-from lerobot_vla_plugin.twin.cameras import CameraConfig, CameraProcess
-from lerobot_vla_plugin.twin.directory import default_directory, lock_directory
-from lerobot_vla_plugin.twin.operator import REST_JOINTS, Operator, TouchTask
-from lerobot_vla_plugin.twin.scene import CAMERAS, JOINTS, Scene
+from lerobot_vla_plugin.twin.cameras import CameraProcess
+from lerobot_vla_plugin.twin.control_server import ControlServer
+from lerobot_vla_plugin.twin.directory import lock_directory
+from lerobot_vla_plugin.twin.driven_arm import DrivenArm
+from lerobot_vla_plugin.twin.operator import REST_JOINTS, TouchTask
+from lerobot_vla_plugin.twin.stage import CAMERAS
+from lerobot_vla_plugin.twin.task_life import TaskLife
+from lerobot_vla_plugin.twin.touch_life import TouchLife
+from lerobot_vla_plugin.twin.twin_config import ArmKind, TwinConfig
+from lerobot_vla_plugin.twin.world import World
+from lerobot_vla_plugin.twin.world_model import STEPS_PER_S
 
-_WORLD_STEP_S = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class TwinConfig:
-    """What a twin is like.
-
-    Attributes:
-        seed: Seed of the places where the cube appears.
-        cameras: Size, rate, port and renderer of the pictures.
-        directory: Where the stable names of the two ports lie; one twin a directory.
-    """
-
-    seed: int = 0
-    cameras: CameraConfig = field(default_factory=CameraConfig)
-    directory: Path = field(default_factory=default_directory)
-
-
-class MakeBus(Protocol):
-    """Makes the bus of one arm: its servos as calibrated, standing at [ticks], behind a stable port name."""
-
-    def __call__(
-        self, calibration: Mapping[str, JointCalibration], positions_ticks: Mapping[str, int], link: Path
-    ) -> ServoBus: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ArmKind:
-    """What sets one kind of arm apart.
-
-    Attributes:
-        name: LeRobot's types are `<name>_follower` and `<name>_leader`, and so are the ids of the calibrations.
-        calibration_name: LeRobot's calibration folders are `<calibration_name>_follower` and `..._leader`.
-        use_degrees: LeRobot's default unit between leader and follower; percent otherwise.
-        inverts_in_software: As in `JointConverter`.
-        make_follower_bus: Makes the follower's bus.
-        make_leader_bus: Makes the leader's bus.
-    """
-
-    name: str
-    calibration_name: str
-    use_degrees: bool
-    inverts_in_software: bool
-    make_follower_bus: MakeBus
-    make_leader_bus: MakeBus
+__all__ = ["ArmKind", "ArmTwin", "TwinConfig"]
 
 
 class ArmTwin:
@@ -77,25 +38,31 @@ class ArmTwin:
     Attributes:
         follower: Bus of the follower.
         leader: Bus of the leader.
-        task: Where the cube is, and how often it was touched; only while the twin runs.
+
+    Raises:
+        ValueError: There is no physics for this arm.
     """
 
     kind: ClassVar[ArmKind]
 
     def __init__(self, config: TwinConfig | None = None) -> None:
-        self.config = config or TwinConfig()
-        follower, leader = self._calibration("follower"), self._calibration("leader")
-        self._follower_joints, self._leader_joints = self._converter(follower, True), self._converter(leader, True)
-        self._sent = self._converter(follower, self.kind.use_degrees)
-        self._received = self._converter(leader, self.kind.use_degrees)
-        rest_ticks = self._follower_joints.to_ticks(REST_JOINTS).tolist()
-        self.follower = self.kind.make_follower_bus(
-            follower, dict(zip(JOINTS, rest_ticks, strict=True)), self.follower_port
+        self.config = config = config or TwinConfig()
+        self._calibration = self._example_calibration("follower")
+        leader = self._example_calibration("leader")
+        self._follower_joints, self._leader_joints = (
+            self._converter(self._calibration, True),
+            self._converter(leader, True),
         )
-        self.leader = self.kind.make_leader_bus(leader, self._leader_ticks(REST_JOINTS), self.leader_port)
-        self._cameras = CameraProcess(self.config.cameras)
-        self._stopping = threading.Event()
-        self._world: threading.Thread | None = None
+        self._sent = self._converter(self._calibration, self.kind.use_degrees)
+        self._received = self._converter(leader, self.kind.use_degrees)
+        rest_ticks = self._follower_joints.to_exact_ticks(REST_JOINTS)
+        self.follower = self._make_follower(dict(zip(JOINTS, rest_ticks.round().astype(int).tolist(), strict=True)))
+        self.leader = self.kind.make_leader_bus(
+            leader, self._leader_ticks(rest_ticks), self.leader_port, self._clock if config.lock_step else None
+        )
+        self._cameras = CameraProcess(config.cameras, physics=config.task is not None, lock_step=config.lock_step)
+        self._life = self._make_life()
+        self._control: ControlServer | None = None
         self._lock: IO[str] | None = None
 
     # Life --------------------------------------------------------------------------------------------------
@@ -109,26 +76,25 @@ class ArmTwin:
             ModuleNotFoundError: MuJoCo or the arm's model is not installed.
             RuntimeError: The cameras do not start.
         """
-        scene = Scene(visual=False)
         self._lock = lock_directory(self.config.directory)
         try:
             for bus in (self.follower, self.leader):
                 bus.start()
-            self.task = TouchTask(scene, self.config.seed, time.monotonic())
-            self._cameras.start(self.follower_joints(), self.task.cube_m)
+            self._life.start()
+            if isinstance(self._life, TaskLife):
+                control = ControlServer(self.config.directory, self._facts, self._life.answers())
+                control.start()
+                self._control = control
         except BaseException:
             self.stop()
             raise
-        self._stopping.clear()
-        self._world = threading.Thread(target=self._run_world, args=(scene,), name="twin-world", daemon=True)
-        self._world.start()
 
     def stop(self) -> None:
         """End threads and camera process, remove the ports' names; does nothing where it does not run."""
-        self._stopping.set()
-        if self._world is not None:
-            self._world.join()
-            self._world = None
+        if self._control is not None:
+            self._control.stop()
+            self._control = None
+        self._life.stop()
         self._cameras.stop()
         if self._lock is None:
             return
@@ -177,9 +143,9 @@ class ArmTwin:
         arm = self._device_arguments("robot", "follower", self.follower_port, own_types)
         if not with_cameras:
             return arm
-        size = self.config.cameras
+        size, kind = self.config.cameras, "step_zmq" if self.config.lock_step else "zmq"
         cameras = ", ".join(
-            f"{name}: {{type: zmq, server_address: 127.0.0.1, port: {self.camera_port}, camera_name: {name}, "
+            f"{name}: {{type: {kind}, server_address: 127.0.0.1, port: {self.camera_port}, camera_name: {name}, "
             f"width: {size.width}, height: {size.height}, fps: {size.fps}}}"
             for name in CAMERAS
         )
@@ -220,32 +186,63 @@ class ArmTwin:
         """Process id of the cameras; None while the twin does not run."""
         return self._cameras.pid
 
-    # The world --------------------------------------------------------------------------------------
+    @property
+    def task(self) -> TouchTask:
+        """Where the cube is, and how often it was touched; only while a twin without a task runs."""
+        assert isinstance(self._life, TouchLife)
+        return self._life.task
 
-    def _run_world(self, scene: Scene) -> None:
-        operator = Operator(time.monotonic())
-        picture_s = 1 / self.config.cameras.fps
-        next_picture_s = 0.0
-        while not self._stopping.wait(_WORLD_STEP_S):
-            now = time.monotonic()
-            joints = self.follower_joints()
-            scene.place(joints)
-            self.task.update(now, scene.tip_m)
-            wanted = operator.joints(now, self.task.goal_joints)
-            self.leader.set_positions_by_hand(self._leader_ticks(wanted))
-            if now >= next_picture_s:
-                self._cameras.send_pose(joints, self.task.cube_m)
-                next_picture_s = now + picture_s / 2  # twice the pictures' rate, so that none is a frame old
+    # How it is put together ------------------------------------------------------------------------------
 
-    def _leader_ticks(self, joints: NDArray[np.float64]) -> dict[str, int]:
-        """Where the leader must stand so that LeRobot brings the follower to a posture."""
-        units = self._sent.to_units(self._follower_joints.to_exact_ticks(joints))
+    def _make_follower(self, rest_ticks: Mapping[str, int]) -> ServoBus:
+        if self.config.task is None:
+            return self.kind.make_follower_bus(self._calibration, rest_ticks, self.follower_port)
+        if self.kind.make_driven_bus is None:
+            raise ValueError(f"there is no physics for the arm {self.kind.name!r}; take so101, or no task")
+        clock = self._clock if self.config.lock_step else None
+        return self.kind.make_driven_bus(self._calibration, rest_ticks, self.follower_port, clock)
+
+    def _make_life(self) -> TouchLife | TaskLife:
+        config, picture_s = self.config, 1 / self.config.cameras.fps
+        if config.task is None:
+            return TouchLife(
+                config.seed, self.follower_joints, self.leader, self._touch_ticks, self._cameras, picture_s
+            )
+        scene = (config.task, config.seed, config.color)
+        return TaskLife(
+            scene, self._make_arm, self.leader, self._leader_ticks, self._cameras, picture_s, lock_step=config.lock_step
+        )
+
+    def _make_arm(self, world: World) -> DrivenArm:
+        return DrivenArm(world, self.follower, self._calibration, inverts_in_software=self.kind.inverts_in_software)
+
+    def _clock(self) -> float:
+        """Simulated time of a twin in lock-step, in [s]."""
+        return self._life.time_s() if isinstance(self._life, TaskLife) else 0.0
+
+    def _facts(self) -> dict[str, Any]:
+        """Greeting to a client of `control`."""
+        return {
+            "arm": self.kind.name,
+            "lock_step": self.config.lock_step,
+            "steps_per_s": STEPS_PER_S,
+            "follower_port": str(self.follower_port),
+            "leader_port": str(self.leader_port),
+            "camera_port": self.camera_port,
+        }
+
+    def _touch_ticks(self, joints: NDArray[np.float64]) -> dict[str, int]:
+        return self._leader_ticks(self._follower_joints.to_exact_ticks(joints))
+
+    def _leader_ticks(self, follower_ticks: NDArray[np.float64]) -> dict[str, int]:
+        """Where the leader must stand so that LeRobot brings the follower somewhere."""
+        units = self._sent.to_units(follower_ticks)
         return dict(zip(JOINTS, self._received.to_ticks(units).tolist(), strict=True))
 
-    def _calibration(self, role: str) -> dict[str, JointCalibration]:
+    def _example_calibration(self, role: str) -> dict[str, JointCalibration]:
         return example_calibration(f"{self.kind.calibration_name}_{role}", f"{self.kind.name}_{role}")
 
-    def _converter(self, calibration: dict[str, JointCalibration], degrees: bool) -> JointConverter:
+    def _converter(self, calibration: Mapping[str, JointCalibration], degrees: bool) -> JointConverter:
         modes = joint_modes(JOINTS, degrees=degrees)
         return JointConverter(calibration, modes, inverts_in_software=self.kind.inverts_in_software)
 

@@ -4,7 +4,8 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,10 +38,12 @@ class ServoBus:
         name: Name of the bus, for the thread and for messages.
         link: Stable name of the port, a symbolic link that is there while the port is; None for none.
         protocol: What the servos speak.
+        clock: The servos' time, in [s], where it is not that of the wire: simulated, it may stand still.
 
     Attributes:
         name: As given.
         port: Path of the serial port, once the bus runs; another one after every start.
+        heard_s: When the last instruction came, whatever it was, in monotonic time, in [s].
 
     Raises:
         ValueError: Two servos share an id.
@@ -52,6 +55,7 @@ class ServoBus:
         name: str,
         link: Path | None = None,
         protocol: ServoProtocol = _FEETECH,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         ids = [servo.id for servo in servos.values()]
         if len(set(ids)) != len(ids):
@@ -60,6 +64,8 @@ class ServoBus:
         self._link = link
         self._servos = dict(servos)
         self._protocol = protocol
+        self._clock = clock
+        self.heard_s = -math.inf
         self._lock = threading.Lock()
         self._goal_log: deque[GoalWrite] = deque(maxlen=_GOAL_LOG_ENTRIES)
         self._faults = FaultDealer()
@@ -143,7 +149,7 @@ class ServoBus:
             positions_ticks: Joint -> position and goal, in [ticks]. Under torque a goal outside the position
                 limits of its servo ends at the limit.
         """
-        now = time.monotonic()
+        now = self._now_s()
         with self._lock:
             for name, position_ticks in positions_ticks.items():
                 self._servos[name].teleport(position_ticks, now)
@@ -196,7 +202,7 @@ class ServoBus:
         Returns:
             Whether all of them moved; those under torque do not.
         """
-        now = time.monotonic()
+        now = self._now_s()
         with self._lock:
             moved = [self._servos[name].set_position_by_hand(p, now) for name, p in positions_ticks.items()]
         return all(moved)
@@ -217,8 +223,17 @@ class ServoBus:
         lows, highs = self.registers("Min_Position_Limit"), self.registers("Max_Position_Limit")
         return summarize_goals(log, {joint: (lows[joint], highs[joint]) for joint in lows})
 
+    @contextmanager
+    def servos(self) -> Iterator[Mapping[str, Any]]:
+        """Joint -> servo, while the bus waits: for the world that turns them."""
+        with self._lock:
+            yield self._servos
+
+    def _now_s(self) -> float:
+        return self._clock() if self._clock else time.monotonic()
+
     def _of_all[T](self, look: Callable[[BaseServo], T]) -> dict[str, T]:
-        now = time.monotonic()
+        now = self._now_s()
         with self._lock:
             for servo in self._servos.values():
                 servo.advance(now)
@@ -236,7 +251,8 @@ class ServoBus:
 
     def _answer(self, packet: AnyPacket) -> bool:
         """Let the servos act, and send their replies when the wire has had its time; false where the plug is out."""
-        received_s, late_s = self._wire_free_s, 0.0
+        self.heard_s = self._wire_free_s
+        received_s, late_s = self._clock() if self._clock else self._wire_free_s, 0.0
         sent: dict[float, bytes] = {}
         with self._lock:
             names = {servo.id: name for name, servo in self._servos.items()}

@@ -24,6 +24,7 @@ class JointMap:
 
     Attributes:
         ticks_per_rad: Slope of each line, shape (6,); negative where the motor turns the other way.
+        ticks_at_zero_rad: Position at an angle of 0, shape (6,), in [ticks].
     """
 
     def __init__(
@@ -41,8 +42,8 @@ class JointMap:
         at_one = converter.to_exact_ticks([1.0] * (len(JOINTS) - 1) + [100.0])
         step_rad = np.array([np.deg2rad(1.0)] * (len(JOINTS) - 1) + [open_rad - closed_rad])
         self.ticks_per_rad = (at_one - at_zero) / step_rad
-        self._ticks_at_zero_rad = at_zero
-        self._ticks_at_zero_rad[-1] -= self.ticks_per_rad[-1] * closed_rad
+        self.ticks_at_zero_rad = at_zero
+        self.ticks_at_zero_rad[-1] -= self.ticks_per_rad[-1] * closed_rad
 
     def to_exact_ticks(self, joints_rad: ArrayLike) -> NDArray[np.float64]:
         """Ticks of angles.
@@ -53,7 +54,7 @@ class JointMap:
         Returns:
             Positions of that shape, in [ticks], neither rounded nor clamped.
         """
-        return self._ticks_at_zero_rad + self.ticks_per_rad * np.asarray(joints_rad, dtype=np.float64)
+        return self.ticks_at_zero_rad + self.ticks_per_rad * np.asarray(joints_rad, dtype=np.float64)
 
     def to_rad(self, ticks: ArrayLike) -> NDArray[np.float64]:
         """Angles of ticks, the inverse of `to_exact_ticks`.
@@ -64,4 +65,4 @@ class JointMap:
         Returns:
             Angles of the model of that shape, in [rad].
         """
-        return (np.asarray(ticks, dtype=np.float64) - self._ticks_at_zero_rad) / self.ticks_per_rad
+        return (np.asarray(ticks, dtype=np.float64) - self.ticks_at_zero_rad) / self.ticks_per_rad

@@ -1,6 +1,6 @@
 """A Koch v1.1 without hardware. The pictures show an SO-101 that follows the Koch's joints."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -23,6 +23,7 @@ def make_koch_bus(
     calibration: Mapping[str, JointCalibration],
     positions_ticks: Mapping[str, int],
     link: Path | None = None,
+    clock: Callable[[], float] | None = None,
 ) -> ServoBus:
     """Bus of a Koch arm.
 
@@ -31,9 +32,10 @@ def make_koch_bus(
         calibration: Joint -> calibration, as the servos hold it.
         positions_ticks: Joint -> where it stands, in [ticks].
         link: Stable name of the port, None for none; its last part is the name of the bus.
+        clock: As for `ServoBus`.
     """
     servos = {joint: DynamixelServo(models[joint], c, positions_ticks[joint]) for joint, c in calibration.items()}
-    return ServoBus(servos, link.name if link else "koch", link, DynamixelProtocol())
+    return ServoBus(servos, link.name if link else "koch", link, DynamixelProtocol(), clock)
 
 
 class KochTwin(ArmTwin):

@@ -204,7 +204,10 @@ class Servo(BaseServo):
         self.set_register("Present_Position", self.position_ticks)
         self.set_register("Present_Velocity", round(self._speed_ticks_s))
         self.set_register("Goal_Position_2", max(self.register("Goal_Position"), 0))
-        lag = self.goal_ticks - self._position() if self.torque_enabled else 0.0
-        # Load is the motor's duty in 0.1 %: the further behind its goal, the harder it drives.
-        self.set_register("Present_Load", round(min(max(lag, -1000), 1000)))
+        self.set_register("Present_Load", self._load_permille())
         self.set_register("Moving", int(abs(self._speed_ticks_s) >= 1))
+
+    def _load_permille(self) -> int:
+        """The motor's duty: the further behind its goal, the harder it drives."""
+        lag = self.goal_ticks - self._position() if self.torque_enabled else 0.0
+        return round(min(max(lag, -1000), 1000))

@@ -1,12 +1,14 @@
 """An SO-101 without hardware."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from lerobot_vla_plugin.arms.calibration import JointCalibration
 from lerobot_vla_plugin.twin.arm_twin import ArmKind, ArmTwin, TwinConfig
 from lerobot_vla_plugin.twin.bus import ServoBus
+from lerobot_vla_plugin.twin.driven_servo import DrivenServo
 from lerobot_vla_plugin.twin.servo import Servo
 
 __all__ = ["FOLLOWER_ID", "LEADER_ID", "SO101Twin", "TwinConfig", "make_so101_bus"]
@@ -16,7 +18,12 @@ LEADER_ID = "so101_leader"
 
 
 def make_so101_bus(
-    calibration: Mapping[str, JointCalibration], positions_ticks: Mapping[str, int], link: Path | None = None
+    calibration: Mapping[str, JointCalibration],
+    positions_ticks: Mapping[str, int],
+    link: Path | None = None,
+    clock: Callable[[], float] | None = None,
+    *,
+    servo: type[Servo] = Servo,
 ) -> ServoBus:
     """Bus of an SO-101, follower or leader: STS3215 servos.
 
@@ -24,9 +31,11 @@ def make_so101_bus(
         calibration: Joint -> calibration, as the servos hold it.
         positions_ticks: Joint -> where it stands, in [ticks].
         link: Stable name of the port, None for none; its last part is the name of the bus.
+        clock: As for `ServoBus`.
+        servo: Kind of servo: `DrivenServo` for an arm in a world with physics.
     """
-    servos = {joint: Servo(c, positions_ticks[joint]) for joint, c in calibration.items()}
-    return ServoBus(servos, link.name if link else "so101", link)
+    servos = {joint: servo(c, positions_ticks[joint]) for joint, c in calibration.items()}
+    return ServoBus(servos, link.name if link else "so101", link, clock=clock)
 
 
 class SO101Twin(ArmTwin):
@@ -39,4 +48,5 @@ class SO101Twin(ArmTwin):
         inverts_in_software=True,
         make_follower_bus=make_so101_bus,
         make_leader_bus=make_so101_bus,
+        make_driven_bus=partial(make_so101_bus, servo=DrivenServo),
     )

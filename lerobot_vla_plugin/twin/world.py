@@ -3,13 +3,14 @@
 The same layout and the same goals give the same states, bit by bit: nothing here knows a clock.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lerobot_vla_plugin.twin.arm_model import FINGERS, JOINTS
-from lerobot_vla_plugin.twin.motors import Motors
+from lerobot_vla_plugin.twin.motors import FRICTION_NM, Motors, MotorSettings
 from lerobot_vla_plugin.twin.scenes import COLORS, CUBE_HALF_M, Layout
 from lerobot_vla_plugin.twin.stage import CameraPose, camera_pose
 from lerobot_vla_plugin.twin.world_model import STEPS_PER_S, build_world_model
@@ -17,6 +18,7 @@ from lerobot_vla_plugin.twin.world_model import STEPS_PER_S, build_world_model
 # Folded over the base, so that cubes and bin are in sight; the gripper a tenth open.
 START_RAD = np.array([*np.deg2rad([0.0, -60.0, 60.0, 75.0, 0.0]), 0.0175])
 _PARKED_M = (2.0, 2.0, 0.0)  # of a bin that no task needs: behind the front camera
+_JAMMED_NM = 50.0  # friction of a jammed joint: far more than its motor and the arm's weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class WorldState:
         goal_rad: Goals of the motors.
         encoder_rad: Encoders of the motors.
         torque_enabled: Which motors drive.
+        settings: What the motors are set to.
     """
 
     layout: Layout
@@ -38,6 +41,7 @@ class WorldState:
     goal_rad: NDArray[np.float64]
     encoder_rad: NDArray[np.float64]
     torque_enabled: NDArray[np.bool_]
+    settings: MotorSettings
 
 
 class World:
@@ -47,7 +51,7 @@ class World:
         visual: Whether the arm gets its meshes; without them it cannot be drawn, and is ready sooner.
 
     Attributes:
-        model: MuJoCo's model; `reset` changes its colors and lights, nothing else.
+        model: MuJoCo's model; `reset` changes its colors and lights, `jam` its friction, and nothing else.
         data: MuJoCo's state.
         motors: Goals, torque switches and encoders.
         layout: The scene of the last reset; none before the first.
@@ -120,6 +124,14 @@ class World:
             )
         self._mujoco.mj_fwdPosition(self.model, self.data)  # else poses and contacts lag a step behind the joints
 
+    def jam(self, joints: Sequence[bool]) -> None:
+        """Jam joints, so that neither their motors nor anything else turns them, and free the others.
+
+        Args:
+            joints: Which of the six.
+        """
+        self.model.dof_frictionloss[: len(JOINTS)] = np.where(joints, _JAMMED_NM, FRICTION_NM)
+
     @property
     def time_s(self) -> float:
         """Time since the reset, in [s]."""
@@ -132,7 +144,7 @@ class World:
         self._mujoco.mj_getState(self.model, self.data, physics, self._mujoco.mjtState.mjSTATE_INTEGRATION)
         motors = self.motors
         copies = (motors.goal_rad.copy(), motors.encoder_rad.copy(), motors.torque_enabled.copy())
-        return WorldState(self.layout, self.steps, physics, *copies)
+        return WorldState(self.layout, self.steps, physics, *copies, motors.settings)
 
     def restore(self, state: WorldState) -> None:
         """Go back to a saved state, of this world or of another one.
@@ -146,7 +158,17 @@ class World:
         self.motors.goal_rad = state.goal_rad.copy()
         self.motors.encoder_rad = state.encoder_rad.copy()
         self.motors.torque_enabled = state.torque_enabled.copy()
+        self.motors.settings = state.settings
         self._show(state.layout)
+
+    def place(self, positions: ArrayLike) -> None:
+        """Put arm and cubes somewhere, without time passing.
+
+        Args:
+            positions: MuJoCo's `qpos`, of this world or of another one.
+        """
+        self.data.qpos[:] = positions
+        self._mujoco.mj_fwdPosition(self.model, self.data)
 
     # What there is to see -----------------------------------------------------------------------------------
 
@@ -154,6 +176,16 @@ class World:
     def joints_rad(self) -> NDArray[np.float64]:
         """What the encoders of the arm read, shape (6,), in [rad], not rounded to ticks."""
         return self.motors.encoder_rad.copy()
+
+    @property
+    def joint_speeds_rad_s(self) -> NDArray[np.float64]:
+        """Speeds of the arm's joints, shape (6,), in [rad/s]."""
+        return self._speeds.copy()
+
+    @property
+    def torques_nm(self) -> NDArray[np.float64]:
+        """What the motors gave in the last step, shape (6,), in [N m]."""
+        return self.data.ctrl.copy()
 
     def cube_m(self, color: str) -> NDArray[np.float64]:
         """Centre of a cube, shape (3,), in [m].
