@@ -19,7 +19,8 @@ from lerobot_vla_plugin.twin.directory import DirectoryInUseError
 def episode(index: int, ending: Ending = Ending.SUCCESS, **changes) -> Episode:
     given = {
         "index": index, "task": "pick-lift", "instruction": "Pick up the red cube.",
-        "success": ending is Ending.SUCCESS, "ending": ending, "seconds": 4.0, "steps": 40, "seed": 7, "color": "red", "taken": "red",
+        "success": ending is Ending.SUCCESS, "ending": ending,
+        "seconds": 4.0, "steps": 40, "seed": 7, "color": "red", "taken": "red",
         "interventions": {"speed limit": 2}, "jerk": Jerk(commanded=10.0, measured=20.0),
         "control_rate": ControlRate(median_hz=10.0, p95_interval_s=0.11, longest_pause_s=0.2, late_steps=1),
         "layout": {"cubes": {"red": {"x_m": 0.2, "y_m": 0.0, "yaw_rad": 0.1}}}, "frames": f"episode_{index}",

@@ -10,7 +10,7 @@ import gc
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -66,6 +66,7 @@ class ContractCheck:
         self._plans_every_call = plans_every_call
         self._looked = self._found = False
         self._rate: CallRate | None = None
+        self._clock: Callable[[], float] = time.monotonic
 
     def check(self, robot: "Robot", *, unit_needed: bool, with_cameras: bool) -> None:
         """Hold an arm against the contract and say what was looked at.
@@ -95,7 +96,7 @@ class ContractCheck:
         self.meet_arms()
         if self._rate is None:
             return
-        measured_hz = self._rate.call(time.perf_counter(), plans=plans)
+        measured_hz = self._rate.call(self._clock(), plans=plans)
         if measured_hz is not None:
             self._report([_wrong_rate(self._rate.taught_hz, measured_hz)])
             self._rate = None  # overridden
@@ -117,6 +118,8 @@ class ContractCheck:
             raise mismatches[0]
         if robots and not self._found and self.contract.fps:
             self._rate = CallRate(self.contract.fps, plans_every_call=self._plans_every_call)
+            # Of the first arm: the arms of a simulation share its time.
+            self._clock = getattr(robots[0], "clock", time.monotonic)
         self._found = self._found or bool(robots)
         self._looked = True
 

@@ -6,7 +6,7 @@ things than joints (keys without ".pos") is not this arm's and is left alone, as
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from lerobot.lerobot_types import RobotAction, RobotObservation
@@ -27,8 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 class GuardedFollower(SafeConnection):
-    """What both followers add to LeRobot's."""
+    """What both followers add to LeRobot's.
 
+    Attributes:
+        clock: The time in which the arm moves, in [s], never going back; a simulation may set its own.
+    """
+
+    clock: Callable[[], float] = staticmethod(time.monotonic)
     _guard: ActionGuard | None = None
 
     @check_if_already_connected
@@ -107,7 +112,7 @@ class GuardedFollower(SafeConnection):
 
     def _command(self, values: Mapping[str, float]) -> dict[str, int]:
         """Write the goals that the guard makes of an action, in [ticks]."""
-        now_s = time.monotonic()
+        now_s = self.clock()
         if self.guard.needs_start(now_s):
             self.guard.start(self.bus.read_positions_ticks(), now_s)
         goals_ticks = self.guard.next_goals(values, now_s)
