@@ -21,7 +21,6 @@ class EpisodeLog:
     Args:
         report: Where they go in the end; pictures go there at once.
         attempt: What is to be done.
-        seed: Of the scene.
         arm: The arm.
         pace: Its time.
         fps: Actions a second, in [Hz].
@@ -35,15 +34,14 @@ class EpisodeLog:
         self,
         report: EpisodeReport,
         attempt: Attempt,
-        seed: int | None,
         arm: EvaluatedArm,
         pace: Pace,
         fps: int,
         first: Observation,
     ) -> None:
         self.steps = 0
-        self._report, self._attempt, self._seed, self._arm, self._pace, self._fps = (
-            report, attempt, seed, arm, pace, fps,
+        self._report, self._attempt, self._arm, self._pace, self._fps = (
+            report, attempt, arm, pace, fps,
         )  # fmt: skip
         self._folder = report.frames_folder(report.next_index)
         self._frames = EpisodeFrames(self._folder, fps)
@@ -91,7 +89,7 @@ class EpisodeLog:
             ending=ending,
             seconds=self._pace.seconds(),
             steps=self.steps,
-            seed=self._seed,
+            seed=attempt.seed,
             color=attempt.color,
             taken=judgement.taken,
             interventions=dict(Counter(self._arm.interventions()) - self._before),

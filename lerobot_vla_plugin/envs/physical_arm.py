@@ -109,7 +109,7 @@ class PhysicalArmEnv(gym.Env):
         self.arm.forget_goals()
         self._seen = self.arm.observe()
         self._pace.begin()
-        self._log = EpisodeLog(self._report, self._attempt, seed, self.arm, self._pace, self._fps, self._seen)
+        self._log = EpisodeLog(self._report, self._attempt, self.arm, self._pace, self._fps, self._seen)
         return self._seen, {"is_success": False}
 
     def step(self, action: NDArray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:

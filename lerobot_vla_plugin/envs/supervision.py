@@ -25,6 +25,7 @@ class Attempt:
         task: Name of the kind of scene.
         instruction: What the policy is told.
         time_limit_s: When it has failed, in [s].
+        seed: Of the scene.
         color: Of the cube that the instruction names.
         layout: Where things stand.
     """
@@ -32,6 +33,7 @@ class Attempt:
     task: str
     instruction: str
     time_limit_s: float
+    seed: int | None = None
     color: str | None = None
     layout: Mapping[str, Any] = field(default_factory=dict)
 
@@ -94,7 +96,7 @@ class Person:
         fps: int,
         keys: Keys,
     ) -> None:
-        self._attempt = Attempt(task, task, time_limit_s)
+        self._task, self._time_limit_s = task, time_limit_s
         self._start_pose, self._start_speed, self._fps = start_pose, start_speed, fps
         self._keys = keys
         self._home: np.ndarray | None = None
@@ -105,7 +107,7 @@ class Person:
 
         Args:
             arm: The arm, connected.
-            seed: Nothing depends on it here.
+            seed: Only noted: who sets the scene up may go by it.
         """
         self._keys.open()
         if self._home is None:
@@ -114,11 +116,11 @@ class Person:
         arm.move_to(self._home, self._start_speed, self._fps)
         self._attempts += 1
         tqdm.write(
-            f"\nAttempt {self._attempts}: {self._attempt.instruction!r}. Set the scene up; Enter or space starts.\n"
+            f"\nAttempt {self._attempts}: {self._task!r}. Set the scene up; Enter or space starts.\n"
             "While the arm moves: s success, f failure, x does not count, q stops the evaluation."
         )
         self._wait_for_start(arm)
-        return self._attempt
+        return Attempt(self._task, self._task, self._time_limit_s, seed)
 
     def judge(self) -> Judgement:
         """What the person has said.
