@@ -10,11 +10,16 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from typist import Typist
 
 # A busy computer may take long over one example; the time limit of the whole test is enough.
 settings.register_profile("no deadline", deadline=None)
@@ -221,3 +226,24 @@ def follower(arm):
     """Our device for that arm, connected."""
     with arm.connected() as follower:
         yield follower
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> Iterator[int]:
+    """The person's side of the terminal at which this process runs."""
+    import pty  # not on Windows
+
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs) as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        yield ours
+    os.close(ours)
+
+
+@pytest.fixture
+def typist(terminal) -> "Iterator[Typist]":
+    """A person at that terminal."""
+    from typist import Typist
+
+    with Typist(terminal) as typist:
+        yield typist
