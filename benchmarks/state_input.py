@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lerobot_vla_plugin.modeling_vla import VLAFastPolicy
 from lerobot_vla_plugin.models.backbone import Observation
-from lerobot_vla_plugin.models.tiny import tiny_tokenizer
+from lerobot_vla_plugin.models.built_in import byte_tokenizer
 
 _BINS = 256
 
@@ -37,7 +37,7 @@ class TextStatePolicy(VLAFastPolicy):
         observation = super()._observe(batch)
         bins = ((observation.state + 1) / 2 * _BINS).long().clamp(0, _BINS - 1)
         texts = [f"State: {' '.join(map(str, row))};\n" for row in bins.tolist()]
-        written: Any = tiny_tokenizer()(texts, padding=True, return_tensors="pt")
+        written: Any = byte_tokenizer()(texts, padding=True, return_tensors="pt")
         language, masks = observation.language, observation.language_masks
         return replace(
             observation,

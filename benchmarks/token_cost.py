@@ -25,8 +25,8 @@ from reaching_motion import reaching_chunks
 
 from lerobot_vla_plugin.action_tokenizers.chunk_codec import ChunkCodec
 from lerobot_vla_plugin.models.backbone import Observation, VLMBackbone
+from lerobot_vla_plugin.models.built_in import tiny_config
 from lerobot_vla_plugin.models.kv_cache import KVCache
-from lerobot_vla_plugin.models.tiny import tiny_config
 from lerobot_vla_plugin.models.token_decoding import ActionTokenModel, DecodingGrammar, TokenGeometry
 
 # (kind, chunk_size, joints, batch size)

@@ -43,6 +43,9 @@ def adopt_architecture(config: VLAFlowConfig, checkpoint: PolicyCheckpoint) -> N
     if isinstance(source, VLAFlowConfig):
         config.num_expert_layers = source.num_expert_layers
         config.self_attn_every_n_layers = source.self_attn_every_n_layers
+        config.relative_actions = source.relative_actions
+        config.chunk_size = source.chunk_size if source.relative_actions else config.chunk_size
+        config.__post_init__()  # what follows from these
         return
     config.num_expert_layers = source.num_expert_layers if source.num_expert_layers > 0 else None
     config.self_attn_every_n_layers = max(source.self_attn_every_n_layers, 0) if "cross" in source.attention_mode else 1

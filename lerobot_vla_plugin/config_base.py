@@ -13,7 +13,7 @@ from .arms.annotation import JOINT_UNITS
 from .arms.contract_terms import OVERRIDES, ArmContract
 from .arms.dataset_contract import feature_joint_names
 
-TINY_BACKBONE = "tiny"
+BUILT_IN_BACKBONES = ("tiny", "small")  # trained from scratch
 DTYPES = ("float32", "bfloat16")
 Conventions = Literal["smolvla", "vlm"]
 
@@ -32,10 +32,12 @@ class VLAConfig(PreTrainedConfig):
         empty_cameras: How many declared cameras may be absent. Any other absent camera is an error.
         tokenizer_max_length: Longest instruction, in text tokens.
         pad_language_to: "longest" of the batch or "max_length" (one shape for all batches).
-        vlm_model_name: Backbone: a hub name, a local folder, or "tiny" (built in, trained from scratch).
+        vlm_model_name: Backbone: a hub name, a local folder, or a built-in one, trained from scratch: "small" takes
+            pictures of 128 pixels through convolutions, "tiny" of 96 without.
         load_vlm_weights: Start from the VLM's pretrained weights. False is for experiments: a frozen random VLM learns
             nothing.
-        num_vlm_layers: Language-model layers used, from the first. None: all of `tiny`, half of any other (SmolVLA).
+        num_vlm_layers: Language-model layers used, from the first. None: all of a built-in one, half of any other
+            (SmolVLA).
         freeze_vision_encoder: None: frozen unless the backbone is trained from scratch.
         train_expert_only: Freeze the whole backbone. None: yes unless the backbone is trained from scratch.
         train_state_proj: Train the projection of the state into the prefix.
@@ -122,14 +124,14 @@ class VLAConfig(PreTrainedConfig):
             raise ValueError(f"contract_overrides={unknown}: expected some of {', '.join(OVERRIDES)}")
         if self.is_scratch and self.train_expert_only:
             raise ValueError(
-                "train_expert_only=true with vlm_model_name=tiny would freeze a random backbone; leave it out, or "
-                "name a pretrained backbone"
+                f"train_expert_only=true with vlm_model_name={self.vlm_model_name} would freeze a random backbone; "
+                "leave it out, or name a pretrained backbone"
             )
 
     @property
     def is_scratch(self) -> bool:
-        """Whether the backbone is the built-in one, which has no pretrained weights."""
-        return self.vlm_model_name == TINY_BACKBONE
+        """Whether the backbone is a built-in one, which has no pretrained weights."""
+        return self.vlm_model_name in BUILT_IN_BACKBONES
 
     @property
     def freezes_backbone(self) -> bool:

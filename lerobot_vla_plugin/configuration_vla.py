@@ -27,6 +27,11 @@ class VLAFlowConfig(VLAConfig):
         self_attn_every_n_layers: Every how many layers the expert's is joint self-attention, the others cross-attend.
             2 is SmolVLA's (85.5, against 79.0 for cross-attention only; arXiv 2506.01844); 1 makes all joint,
             0 none.
+        relative_actions: Predict body joints as their distance from the present state, each step of the chunk at its
+            own scale. States and actions then stay in robot units on their way through the pipelines; the scales are
+            measured when training starts and travel among the weights.
+        num_noise_draws: Pairs of noise and flow time for each chunk of a training batch. More of them teach more from
+            the same pictures, for the cost of the action expert alone.
         min_period: Shortest period of the sine-cosine embedding of the flow time.
         max_period: Longest one.
     """
@@ -35,8 +40,20 @@ class VLAFlowConfig(VLAConfig):
     expert_width_multiplier: float = 0.75
     num_expert_layers: int | None = None
     self_attn_every_n_layers: int = 2
+    relative_actions: bool = False
+    num_noise_draws: int = 1
     min_period: float = 4e-3
     max_period: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_noise_draws < 1:
+            raise ValueError(f"num_noise_draws={self.num_noise_draws}: expected at least 1")
+        if self.relative_actions:
+            self.normalization_mapping |= dict.fromkeys(("STATE", "ACTION"), NormalizationMode.IDENTITY)
+            padded = [name for name in ("max_state_dim", "max_action_dim") if getattr(self, name) is not None]
+            if padded:
+                raise ValueError(f"relative_actions=true is of real joints only; leave out {', '.join(padded)}")
 
 
 @PreTrainedConfig.register_subclass("vla_fast")

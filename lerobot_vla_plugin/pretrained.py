@@ -26,18 +26,18 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig
 
-from .config_base import TINY_BACKBONE, Conventions, VLAConfig
+from .config_base import Conventions, VLAConfig
 from .configuration_vla import VLAFastConfig
 from .models.backbone import VLMBackbone
-from .models.tiny import tiny_config, tiny_tokenizer
+from .models.built_in import GEOMETRIES, byte_tokenizer
 
 logger = logging.getLogger(__name__)
 
 BACKBONE_FOLDER = "backbone"
 TOKENIZER_FOLDER = "action_tokenizer"
 _REMEDY = (
-    "expected 'tiny' (built in), a local folder, or a name on the Hugging Face hub. Without network, download it once "
-    "elsewhere (`hf download <name> --local-dir <folder>`) and name the folder"
+    f"expected one that is built in ({', '.join(GEOMETRIES)}), a local folder, or a name on the Hugging Face hub. "
+    "Without network, download it once elsewhere (`hf download <name> --local-dir <folder>`) and name the folder"
 )
 
 
@@ -74,13 +74,13 @@ def _from_hub_or_folder[T](name: str, option: str, load: Callable[[str], T]) -> 
 
 
 def load_backbone_config(name: str) -> SmolVLMConfig:
-    """Geometry of the VLM `name` ("tiny", a folder or a hub name).
+    """Geometry of the VLM `name` (one that is built in, a folder or a hub name).
 
     Raises:
         ValueError: If there is no such VLM, or it is of another family.
     """
-    if name == TINY_BACKBONE:
-        return tiny_config()
+    if name in GEOMETRIES:
+        return GEOMETRIES[name]()
     config = _from_hub_or_folder(name, "vlm_model_name", AutoConfig.from_pretrained)
     if not isinstance(config, SmolVLMConfig):
         raise ValueError(f"vlm_model_name={name!r}: expected a model of type 'smolvlm', got {config.model_type!r}")
@@ -89,8 +89,8 @@ def load_backbone_config(name: str) -> SmolVLMConfig:
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Text tokenizer of the VLM `name`."""
-    if name == TINY_BACKBONE:
-        return tiny_tokenizer()
+    if name in GEOMETRIES:
+        return byte_tokenizer()
     return _from_hub_or_folder(name, "vlm_model_name", AutoTokenizer.from_pretrained)
 
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig
 
-from lerobot_vla_plugin.models.tiny import tiny_tokenizer
+from lerobot_vla_plugin.models.built_in import byte_tokenizer
 
 IMAGE_TOKENS = {
     "image_token": "<image>",
@@ -65,7 +65,7 @@ REAL_VISION = {
 
 def write_vlm_folder(folder: Path, text: dict | None = None, vision: dict | None = None, scale_factor: int = 2) -> Path:
     """Write a VLM folder (configuration, tokenizer, processor; no weights) as the hub would hold it."""
-    base = tiny_tokenizer()
+    base = byte_tokenizer()
     base.add_tokens(list(IMAGE_TOKENS.values()), special_tokens=True)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=base.backend_tokenizer,

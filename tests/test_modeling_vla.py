@@ -8,16 +8,16 @@ from smolvla_reference import make_batch
 from lerobot_vla_plugin.arms.contract_terms import ArmContract
 from lerobot_vla_plugin.configuration_vla import VLAFlowConfig
 from lerobot_vla_plugin.modeling_vla import VLAFlowPolicy
-from lerobot_vla_plugin.models.tiny import tiny_config, tiny_tokenizer
+from lerobot_vla_plugin.models.built_in import byte_tokenizer, tiny_config
 from lerobot_vla_plugin.models.transformer import DecoderLayer
 
 
-def make_config(cameras=("front", "wrist"), joints=6, **options) -> VLAFlowConfig:
+def make_config(cameras=("front", "wrist"), joints=6, image=(40, 56), **options) -> VLAFlowConfig:
     defaults = {"vlm_model_name": "tiny", "device": "cpu", "chunk_size": 8, "n_action_steps": 3}
     return VLAFlowConfig(
         input_features={
             "observation.state": PolicyFeature(FeatureType.STATE, (joints,)),
-            **{f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, (3, 40, 56)) for c in cameras},
+            **{f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, (3, *image)) for c in cameras},
         },
         output_features={"action": PolicyFeature(FeatureType.ACTION, (joints,))},
         **{**defaults, **options},
@@ -46,8 +46,8 @@ def test_tiny_is_small_and_pads_nothing(policy):
     assert policy.model.action_out_proj.out_features == 6
 
 
-def test_tiny_tokenizer_covers_every_byte_and_fits_the_backbone():
-    tokenizer = tiny_tokenizer()
+def test_byte_tokenizer_covers_every_byte_and_fits_the_backbone():
+    tokenizer = byte_tokenizer()
     text = "Touch the red cube.\n äöü 立方体"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert len(tokenizer) == tiny_config().text_config.vocab_size
@@ -204,7 +204,7 @@ class TestConfigRefusals:
             ({"num_vlm_layers": 9}, "layers 1..2"),
             ({"max_action_dim": 3}, "narrower than the data set's 6"),
             ({"num_expert_layers": 3}, "must divide"),
-            ({"vlm_model_name": "/no/such/folder"}, "expected 'tiny'"),
+            ({"vlm_model_name": "/no/such/folder"}, "built in .tiny, small."),
             ({"vlm_model_name": "no-such-owner/no-such-vlm"}, "Without network, download it once"),
             ({"init_from": "/no/such/folder"}, "name a checkpoint folder"),
             ({"joint_unit": "radians"}, "expected one of degrees, percent"),

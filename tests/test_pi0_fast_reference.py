@@ -5,7 +5,7 @@ import torch
 from fast_reference import ReferenceFast, smooth_chunks
 from pi0_fast_reference import SKIPPED_IDS, make_pi0_fast, tokenize_actions
 
-from lerobot_vla_plugin.models.tiny import tiny_config
+from lerobot_vla_plugin.models.built_in import tiny_config
 
 CHUNK_SIZE, JOINTS, FAST_IDS = 10, 3, 128
 VOCAB_SIZE = 300 + SKIPPED_IDS + FAST_IDS

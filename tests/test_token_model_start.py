@@ -7,8 +7,8 @@ import torch
 from token_models import VOCAB_SIZE, make_model
 
 from lerobot_vla_plugin.models.backbone import VLMBackbone
+from lerobot_vla_plugin.models.built_in import tiny_config
 from lerobot_vla_plugin.models.flow_matching import ExpertGeometry, make_action_expert
-from lerobot_vla_plugin.models.tiny import tiny_config
 from lerobot_vla_plugin.models.token_decoding import ActionTokenModel
 
 

@@ -242,7 +242,7 @@ class TestConfigRefusals:
             ({"max_action_dim": 32}, "action tokens are of real joints only"),
             ({"normalization_mapping": {"ACTION": "MEAN_STD"}}, "of ACTION: expected IDENTITY"),
             ({"n_action_steps": 9}, "chunk_size=8"),
-            ({"vlm_model_name": "/no/such/folder", "action_tokenizer": "bins"}, "expected 'tiny'"),
+            ({"vlm_model_name": "/no/such/folder", "action_tokenizer": "bins"}, "built in .tiny, small."),
         ],
     )
     def test_says_what_was_expected(self, options, message):

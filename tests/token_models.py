@@ -5,7 +5,7 @@ import torch
 
 from lerobot_vla_plugin.action_tokenizers import TokenGrammar
 from lerobot_vla_plugin.models.backbone import Observation, VLMBackbone
-from lerobot_vla_plugin.models.tiny import tiny_config
+from lerobot_vla_plugin.models.built_in import tiny_config
 from lerobot_vla_plugin.models.token_decoding import ActionTokenModel, TokenGeometry
 
 VOCAB_SIZE, TOTAL = 24, 30

@@ -93,7 +93,7 @@ class ChunkScaling:
         moving = span_high - span_low > _STILL
         if not moving.any():
             raise ValueError(f"none of the joints {list(joint_names)} moves; was the arm recorded at all?")
-        distances = relative & moving & np.array([_may_be_relative(name) for name in joint_names])
+        distances = relative & moving & np.array([may_be_relative(name) for name in joint_names])
         encoded = actions - np.where(distances, states, 0)[:, None]
         _check_distances(encoded, joint_names, moving)
         low, high = _quantile_range(encoded)
@@ -251,7 +251,8 @@ def _without_suffix(joint_names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name.removesuffix(".pos") for name in joint_names)
 
 
-def _may_be_relative(joint: str) -> bool:
+def may_be_relative(joint: str) -> bool:
+    """Whether the distance from its state says something about what a joint is told."""
     # A gripper's goal lies inside what it holds, so its state says little about it. A velocity is no place at all.
     return not joint.endswith(("gripper", ".vel"))
 

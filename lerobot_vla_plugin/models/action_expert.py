@@ -1,5 +1,6 @@
 """The small transformer that denoises an action chunk while looking at the prefix of the backbone."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -34,6 +35,20 @@ class ExpertContext(NamedTuple):
     cross_rotary: Rotary
     self_mask: Tensor
     cross_mask: Tensor
+
+    def repeat(self, times: int) -> "ExpertContext":
+        """The context of every sample, so many times one after the other, for as many chunks that look at it."""
+        return ExpertContext(
+            prefix=[KeysValues(*_repeated(keys_values, times)) for keys_values in self.prefix],
+            self_rotary=Rotary(*_repeated(self.self_rotary, times)),
+            cross_rotary=self.cross_rotary,  # the same for all samples
+            self_mask=self.self_mask.repeat_interleave(times, dim=0),
+            cross_mask=self.cross_mask.repeat_interleave(times, dim=0),
+        )
+
+
+def _repeated(tensors: Iterable[Tensor], times: int) -> list[Tensor]:
+    return [tensor.repeat_interleave(times, dim=0) for tensor in tensors]
 
 
 class ActionExpert(nn.Module):

@@ -103,27 +103,41 @@ class FlowMatchingModel(nn.Module):
         state = self.state_proj(observation.state)[:, None, :]
         return self.backbone.prefill(observation, state, self.action_expert.num_backbone_layers_read)
 
-    def loss(self, observation: Observation, actions: Tensor, noise: Tensor | None, time: Tensor | None) -> Tensor:
+    def loss(
+        self,
+        observation: Observation,
+        actions: Tensor,
+        noise: Tensor | None = None,
+        time: Tensor | None = None,
+        num_draws: int = 1,
+    ) -> Tensor:
         """Squared error of the predicted velocity.
 
         Args:
             observation: What the chunk is conditioned on.
             actions: Normalised actions, (b, chunk, action_dim).
-            noise: Standard normal, shape of `actions`; drawn if None.
-            time: Flow time in (0, 1], (b,); drawn from Beta(1.5, 1) * 0.999 + 0.001 if None.
+            noise: Standard normal, (b * num_draws, chunk, action_dim), the draws of a sample one after the other; drawn
+                if None.
+            time: Flow time in (0, 1], (b * num_draws,); drawn from Beta(1.5, 1) * 0.999 + 0.001 if None.
+            num_draws: Pairs of noise and time for each chunk. The prefix is computed once for all of them, as in
+                CogACT (arXiv 2411.19650).
 
         Returns:
-            Unreduced loss, shape of `actions`.
+            Unreduced loss, the mean over the draws, shape of `actions`.
         """
+        samples, chunk_size = actions.shape[:2]
+        context = self.action_expert.prepare(self.prefill(observation), chunk_size)
+        if num_draws > 1:
+            context, actions = context.repeat(num_draws), actions.repeat_interleave(num_draws, dim=0)
         if noise is None:
             noise = sample_noise(actions.shape, actions.device)
         if time is None:
             time = sample_time_beta(actions.shape[0], actions.device, alpha=1.5, beta=1.0, scale=0.999, offset=0.001)
         mix = time[:, None, None]
         x_t = mix * noise + (1 - mix) * actions
-        context = self.action_expert.prepare(self.prefill(observation), actions.shape[1])
         v_t = self.denoise_step(x_t, time, context)
-        return F.mse_loss(v_t, noise - actions, reduction="none")
+        losses = F.mse_loss(v_t, noise - actions, reduction="none")
+        return losses.unflatten(0, (samples, num_draws)).mean(dim=1)
 
     def sample_actions(self, observation: Observation, num_steps: int, noise: Tensor | None = None) -> Tensor:
         """Integrate the velocity from noise to an action chunk.

@@ -1,0 +1,67 @@
+"""Convolutions in front of the vision tower: from little data they find edges and places, which patches do not."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Key in the vision section of a backbone's configuration; absent where patches are embedded one by one.
+STEM_WIDTHS = "conv_stem_widths"
+_PATCH = 4  # side of what the first layer takes in, in [pixels]
+_GROUPS = 8
+
+
+class ConvStem(nn.Module):
+    """A small residual network that turns a picture into a grid of features, in the place of a patch embedding.
+
+    GroupNorm, because a policy learns from small batches (Diffusion Policy, arXiv 2303.04137, section III-B).
+
+    Args:
+        widths: Channels after each stage. The first stage takes patches of 4 x 4 pixels, every later one halves the
+            grid.
+        out_width: Channels of the features.
+    """
+
+    def __init__(self, widths: Sequence[int], out_width: int):
+        super().__init__()
+        first, *later = widths
+        self.patches = nn.Conv2d(3, first, _PATCH, stride=_PATCH)
+        self.norm = nn.GroupNorm(_GROUPS, first)
+        stages = zip([first, *later[:-1]], later, strict=True)
+        self.stages = nn.ModuleList(ResidualStage(before, after) for before, after in stages)
+        self.out = nn.Conv2d(widths[-1], out_width, 1)
+
+    @property
+    def weight(self) -> Tensor:
+        """Of the first layer: its dtype is that of the pictures."""
+        return self.patches.weight
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels (b, 3, height, width) -> features (b, out_width, rows, columns)."""
+        x = F.silu(self.norm(self.patches(pixels)))
+        for stage in self.stages:
+            x = stage(x)
+        return self.out(x)
+
+
+class ResidualStage(nn.Module):
+    """Halve the grid, then one residual block (He et al., arXiv 1512.03385, with SiLU)."""
+
+    def __init__(self, in_width: int, out_width: int):
+        super().__init__()
+        self.down = nn.Conv2d(in_width, out_width, 3, stride=2, padding=1, bias=False)
+        self.down_norm = nn.GroupNorm(_GROUPS, out_width)
+        self.first = nn.Conv2d(out_width, out_width, 3, padding=1, bias=False)
+        self.first_norm = nn.GroupNorm(_GROUPS, out_width)
+        self.second = nn.Conv2d(out_width, out_width, 3, padding=1, bias=False)
+        self.second_norm = nn.GroupNorm(_GROUPS, out_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.down_norm(self.down(x)))
+        inner = F.silu(self.first_norm(self.first(x)))
+        return F.silu(x + self.second_norm(self.second(inner)))
+
+
+def stem_stride(widths: Sequence[int]) -> int:
+    """How many pixels a side one feature stands for."""
+    return _PATCH * 2 ** (len(widths) - 1)
