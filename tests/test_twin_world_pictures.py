@@ -81,3 +81,21 @@ def test_both_renderers_agree_and_neither_shows_the_contact_shapes(world: World,
             assert (np.abs(ours - theirs).max(axis=2) < 60).mean() > 0.93, (seed, camera)
     for renderer in renderers:
         renderer.close()
+
+
+def test_renderers_of_several_worlds_take_turns(opengl: str | None) -> None:
+    if opengl is None:
+        pytest.skip("this system has no OpenGL")
+    sizes = ((64, 48), (96, 96))
+    alone, in_turn = [], []
+    for seed, size in enumerate(sizes):
+        world = World()
+        world.reset(draw_layout("pick-lift", seed))
+        renderer = open_renderer(world, *size, opengl)
+        alone.append(renderer.render("front"))
+        in_turn.append(renderer)
+    for renderer, expected in zip(in_turn, alone, strict=True):
+        np.testing.assert_array_equal(renderer.render("front"), expected)
+    in_turn[1].close()
+    np.testing.assert_array_equal(in_turn[0].render("front"), alone[0])
+    in_turn[0].close()

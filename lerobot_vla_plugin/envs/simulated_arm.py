@@ -62,11 +62,6 @@ class SimulatedArm:
         self.converter = _converter(self.calibration, use_degrees)
         jaw_limits_rad = world.joint_limits_rad[-1]
         self.ticks = JointMap(self.calibration, jaw_limits_rad, inverts_in_software=FEETECH.inverts_in_software)
-        world.motors.settings = replace(
-            world.motors.settings,
-            ticks_per_rad=self.ticks.ticks_per_rad,
-            ticks_at_zero_rad=self.ticks.ticks_at_zero_rad,
-        )
         self._limits = limits or GuardConfig()
 
     def start(self, layout: Layout) -> None:
@@ -76,6 +71,10 @@ class SimulatedArm:
             layout: The scene.
         """
         self.world.reset(layout)
+        motors, ticks = self.world.motors, self.ticks
+        motors.settings = replace(
+            motors.settings, ticks_per_rad=ticks.ticks_per_rad, ticks_at_zero_rad=ticks.ticks_at_zero_rad
+        )
         self.guard = ActionGuard(self._limits, self.calibration, self.converter)
         self.guard.report = _Tallies()
         self._judge = Judge(layout)
