@@ -82,7 +82,7 @@ def _record(args: argparse.Namespace, draft: Path) -> list[Demonstration]:
         draft.rmdir()  # LeRobot wants to make it itself
         total = args.episodes * len(args.tasks)
         with _new_dataset(draft, args) as dataset, StepBar("record", total, "episodes") as bar:
-            for demonstration in _attempts(demonstrator, args.tasks, args.episodes, args.first_seed):
+            for demonstration in attempts(demonstrator, args.tasks, args.episodes, args.first_seed):
                 if demonstration.verdict.success:
                     save_demonstration(dataset, demonstration)
                     bar.advance_to(bar.position + 1)
@@ -92,12 +92,22 @@ def _record(args: argparse.Namespace, draft: Path) -> list[Demonstration]:
     return failed
 
 
-def _attempts(
+def attempts(
     demonstrator: Demonstrator, tasks: Sequence[str], episodes: int, first_seed: int
 ) -> Iterator[Demonstration]:
-    """Attempts, the tasks in turn and each with a seed of its own, until every task was done often enough."""
+    """Attempts, the tasks in turn and each with a seed of its own, until every task was done often enough.
+
+    Args:
+        demonstrator: Who does it.
+        tasks: Names of tasks.
+        episodes: How often each has to succeed.
+        first_seed: Seed of the first attempt.
+
+    Raises:
+        RuntimeError: Most attempts failed.
+    """
     kept: Counter[str] = Counter()
-    for seed in range(first_seed, first_seed + 2 * episodes * len(tasks) + 20):
+    for seed in range(first_seed, first_seed + 2 * episodes * len(tasks) + 10):
         task = min(tasks, key=kept.__getitem__)
         if kept[task] >= episodes:
             return
@@ -105,7 +115,7 @@ def _attempts(
         kept[task] += demonstration.verdict.success
         yield demonstration
     if min(kept[task] for task in tasks) < episodes:
-        raise RuntimeError(f"more than half of the demonstrations failed; done were {dict(kept)}")
+        raise RuntimeError(f"too many demonstrations failed; those that succeeded: {dict(kept)}")
 
 
 @contextmanager
