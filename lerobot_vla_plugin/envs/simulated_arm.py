@@ -62,6 +62,7 @@ class SimulatedArm:
         self.converter = _converter(self.calibration, use_degrees)
         jaw_limits_rad = world.joint_limits_rad[-1]
         self.ticks = JointMap(self.calibration, jaw_limits_rad, inverts_in_software=FEETECH.inverts_in_software)
+        self._offsets_ticks = np.array([self.calibration[joint].homing_offset for joint in JOINTS])
         self._limits = limits or GuardConfig()
 
     def start(self, layout: Layout) -> None:
@@ -72,9 +73,9 @@ class SimulatedArm:
         """
         self.world.reset(layout)
         motors, ticks = self.world.motors, self.ticks
-        motors.settings = replace(
-            motors.settings, ticks_per_rad=ticks.ticks_per_rad, ticks_at_zero_rad=ticks.ticks_at_zero_rad
-        )
+        # The encoders count what is there, and servos subtract their homing offset: it decides how ties are rounded.
+        encoder_at_zero = ticks.ticks_at_zero_rad + self._offsets_ticks
+        motors.settings = replace(motors.settings, ticks_per_rad=ticks.ticks_per_rad, ticks_at_zero_rad=encoder_at_zero)
         self.guard = ActionGuard(self._limits, self.calibration, self.converter)
         self.guard.report = _Tallies()
         self._judge = Judge(layout)
@@ -101,7 +102,7 @@ class SimulatedArm:
         if self.guard.needs_start(now_s):
             self.guard.start(self._present_ticks(), now_s)
         goals_ticks = self.guard.next_goals(_by_joint(action), now_s)
-        self.world.motors.goal_rad = self.ticks.to_rad([goals_ticks[joint] for joint in JOINTS])
+        self.world.motors.goal_rad = self._to_rad(np.array([goals_ticks[joint] for joint in JOINTS]))
         return np.array(list(self.converter.dict_to_units(goals_ticks).values()))
 
     def advance(self, steps: int) -> Verdict:
@@ -120,8 +121,18 @@ class SimulatedArm:
         return self.verdict
 
     def _present_ticks(self) -> dict[str, int]:
-        ticks = np.rint(self.ticks.to_exact_ticks(self.world.joints_rad)).astype(int) % TICKS_PER_TURN
+        ticks = self._counted_ticks() % TICKS_PER_TURN
         return dict(zip(JOINTS, ticks.tolist(), strict=True))
+
+    def _counted_ticks(self) -> NDArray[np.int64]:
+        """Positions that servos would report if they counted on beyond a turn."""
+        motors = self.world.motors
+        return motors.settings.ticks(motors.encoder_rad).astype(np.int64) - self._offsets_ticks
+
+    def _to_rad(self, goals_ticks: NDArray[np.int64]) -> NDArray[np.float64]:
+        settings, whole_turns = self.world.motors.settings, self._counted_ticks() // TICKS_PER_TURN * TICKS_PER_TURN
+        encoder_ticks = whole_turns + goals_ticks + self._offsets_ticks
+        return (encoder_ticks - settings.ticks_at_zero_rad) / settings.ticks_per_rad
 
 
 class SimulatedLeader:

@@ -71,6 +71,7 @@ class Workplace:
         self.layout = draw_layout(task, seed, color)
         self._picture = {"task": task, "seed": seed, "color": self.layout.color}
         self._arm.reset(self.layout, START_RAD)
+        self.steps += 1  # else a picture of the scene before could pass for one of this scene
         self._first_step = self.steps
         self._judge = Judge(self.layout)
         self.verdict = self._judge.look(self._world)
