@@ -51,7 +51,11 @@ COMMANDS = {
         "lerobot_vla_plugin.tokenizer", "fit an action tokenizer, or compare what several cost and lose on a data set"
     ),
     "plot": Command(
-        "lerobot_vla_plugin.plot", "compare the chunks that a checkpoint predicts with those of a data set"
+        "lerobot_vla_plugin.plot",
+        "draw the chunks that a checkpoint predicts beside those of a data set, or where an evaluation succeeded",
+    ),
+    "eval-report": Command(
+        "lerobot_vla_plugin.eval_report", "write one HTML file about evaluations: figures, maps, pictures of episodes"
     ),
     "check": Command("lerobot_vla_cli.check", "say whether LeRobot finds this plugin, what is missing, and the remedy"),
 }

@@ -101,13 +101,40 @@ class Episode:
             row: One line of `episodes.jsonl`.
 
         Raises:
-            TypeError: A field is missing, or there is one too many.
+            TypeError: A field is missing, there is one too many, or one is of another type.
             ValueError: There is no such ending.
         """
         jerk, rate = row.get("jerk"), row.get("control_rate")
+        _check_types(row, _TYPES)
+        _check_types(jerk or {}, dict.fromkeys(jerk or {}, _NUMBER))
+        _check_types(rate or {}, dict.fromkeys(rate or {}, _NUMBER))
         typed = {
             "ending": Ending(row["ending"]),
             "jerk": Jerk(**jerk) if jerk else None,
             "control_rate": ControlRate(**rate) if rate else None,
         }
         return cls(**{**row, **typed})
+
+
+_NUMBER, _TEXT = (int, float), (str, type(None))
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "index": int,
+    "task": str,
+    "instruction": str,
+    "success": bool,
+    "ending": str,
+    "seconds": _NUMBER,
+    "steps": int,
+    "seed": (int, type(None)),
+    "color": _TEXT,
+    "taken": _TEXT,
+    "interventions": dict,
+    "layout": dict,
+    "frames": _TEXT,
+}
+
+
+def _check_types(row: Mapping[str, Any], types: Mapping[str, type | tuple[type, ...]]) -> None:
+    for name, expected in types.items():
+        if name in row and not isinstance(row[name], expected):
+            raise TypeError(f"{name} cannot be {row[name]!r}")

@@ -40,7 +40,8 @@ class EpisodeReport:
         self._lock = lock_directory(directory, "an evaluation", "--env.report_dir")
         try:
             _refuse_old_episodes(directory)
-        except FileExistsError:
+            (directory / EPISODES).touch()  # an evaluation even where it ends before its first episode does
+        except OSError:
             self._lock.close()
             raise
 
@@ -102,11 +103,18 @@ def read_episodes(directory: Path) -> list[Episode]:
     path = directory / EPISODES
     if not path.is_file():
         raise FileNotFoundError(f"{directory} holds no {EPISODES}: it is not the --env.report_dir of an evaluation")
-    *lines, _cut_off = path.read_text(encoding="utf-8").split("\n")
     try:
-        return [Episode.from_json(json.loads(line)) for line in lines]
+        *lines, _cut_off = path.read_text(encoding="utf-8").split("\n")
+        return [_read_episode(index, line) for index, line in enumerate(lines)]
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _read_episode(index: int, line: str) -> Episode:
+    row = json.loads(line)
+    if not isinstance(row, dict) or row.get("index") != index:
+        raise ValueError(f"line {index + 1} is not episode {index}")
+    return Episode.from_json(row)
 
 
 def _refuse_old_episodes(directory: Path) -> None:
