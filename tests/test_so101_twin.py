@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from lerobot.envs.utils import NEW_ROLLOUT_OPTION, env_to_policy_features
 
+from lerobot_vla_plugin.arms.contract import ContractCheck, ContractMismatchError, register_policy
+from lerobot_vla_plugin.arms.contract_terms import ArmContract
 from lerobot_vla_plugin.demonstrations import Demonstrator
 from lerobot_vla_plugin.envs.config_so101_twin import SO101TwinConfig
 from lerobot_vla_plugin.envs.episode import Ending
 from lerobot_vla_plugin.envs.episode_report import EpisodeReport
 from lerobot_vla_plugin.envs.simulated_arm import SimulatedArm, SimulatedLeader
 from lerobot_vla_plugin.envs.simulated_cameras import SimulatedCameras
-from lerobot_vla_plugin.envs.so101_twin import SO101TwinEnv
+from lerobot_vla_plugin.envs.so101_twin import SO101TwinEnv, arm_of
 from lerobot_vla_plugin.twin.scenes import draw_layout
 from lerobot_vla_plugin.twin.world import World
 
@@ -147,3 +149,32 @@ def test_a_policy_gets_the_features_of_a_recorded_data_set():
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         SO101TwinConfig(**options)
+
+
+def check_of(**changed) -> ContractCheck:
+    """What a checkpoint of ours brings, trained on the twin."""
+    facts = arm_of(SO101TwinConfig(**SMALL))
+    cameras = {name: list(size) for name, size in facts.cameras.items() if size}
+    trained = {"robot_type": "so_follower", "joint_names": facts.joint_names, "joint_unit": "degrees", "fps": 10}
+    return ContractCheck(ArmContract(**{**trained, "cameras": cameras, **changed}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"robot_type": "koch_follower"}, "trained on koch_follower, this is so_follower"),
+        ({"fps": 30}, "trained at 30 actions a second, not 10; say --env.fps=30"),
+        ({"joint_unit": "percent"}, "use_degrees=false"),
+        ({"cameras": {"front": [96, 128]}}, "trained on front 128x96, the arm has front 48x32"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused_whichever_comes_first(changed, message):
+    (env,) = SO101TwinConfig(**SMALL).create_envs(1)["so101_twin"].values()
+    register_policy(check_of())
+    with pytest.raises(ContractMismatchError, match=message):
+        register_policy(check_of(**changed))
+    env.close()
+    loaded = check_of(**changed)
+    register_policy(loaded)
+    with pytest.raises(ContractMismatchError, match=message):
+        SO101TwinConfig(**SMALL).create_envs(1)

@@ -50,6 +50,7 @@ class ArmFacts:
         joint_unit: "degrees" or "percent", of the body joints.
         calibration: Joint name, without ".pos" -> calibration.
         cameras: Name -> (height, width) in [pixels]; None where the camera decides when it is opened.
+        rate_hz: Actions a second, in [Hz]; None where that shows only once it is run.
     """
 
     description: str
@@ -58,6 +59,7 @@ class ArmFacts:
     joint_unit: str | None = None
     calibration: Mapping[str, JointCalibration] = field(default_factory=dict)
     cameras: Mapping[str, tuple[int, int] | None] = field(default_factory=dict)
+    rate_hz: float | None = None
 
     @property
     def calibration_fingerprint(self) -> str | None:
@@ -65,8 +67,25 @@ class ArmFacts:
         return fingerprint(self.calibration) if self.calibration else None
 
 
-def arm_facts(robot: "Robot") -> ArmFacts:
-    """Look at a robot object of LeRobot's or a plugin's, connected or not."""
+class SimulatedRobot:
+    """Stands for an arm that is computed, where arms are held against what a policy was trained on.
+
+    Args:
+        facts: What a robot object would show.
+
+    Attributes:
+        facts: As given.
+        is_connected: Until its owner sets it to false.
+    """
+
+    def __init__(self, facts: ArmFacts) -> None:
+        self.facts, self.is_connected = facts, True
+
+
+def arm_facts(robot: "Robot | SimulatedRobot") -> ArmFacts:
+    """Look at a robot object of LeRobot's or a plugin's, connected or not, or at a `SimulatedRobot`."""
+    if isinstance(robot, SimulatedRobot):
+        return robot.facts
     pictures = {name: shape for name, shape in robot.observation_features.items() if isinstance(shape, tuple)}
     return ArmFacts(
         description=str(robot),

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from lerobot_vla_plugin.arms.arm_facts import arm_facts, connected_robots
+from lerobot_vla_plugin.arms.arm_facts import SimulatedRobot, arm_facts, connected_robots
 from lerobot_vla_plugin.arms.call_rate import CallRate
 from lerobot_vla_plugin.arms.contract_terms import (
     UNKNOWN,
@@ -62,13 +62,13 @@ class ContractCheck:
         if joint_unit is not None:
             self._report([_check_said_unit(self.contract, joint_unit)])
             self.contract = replace(self.contract, joint_unit=joint_unit)
-        self._met: WeakSet[Robot] = WeakSet()
+        self._met: WeakSet[Robot | SimulatedRobot] = WeakSet()
         self._plans_every_call = plans_every_call
         self._looked = self._found = False
         self._rate: CallRate | None = None
         self._clock: Callable[[], float] = time.monotonic
 
-    def check(self, robot: "Robot", *, unit_needed: bool, with_cameras: bool) -> None:
+    def check(self, robot: "Robot | SimulatedRobot", *, unit_needed: bool, with_cameras: bool) -> None:
         """Hold an arm against the contract and say what was looked at.
 
         Args:
@@ -104,8 +104,8 @@ class ContractCheck:
     def meet_arms(self) -> None:
         """Look once an episode, until one is found, for arms that did not announce themselves.
 
-        In a simulator there are none, and nothing is checked. Among several, one must fit: the others may have policies
-        of their own.
+        In a simulator of LeRobot's there are none, and nothing is checked. Among several, one must fit: the others may
+        have policies of their own.
 
         Raises:
             ContractMismatchError: There are arms, and none fits.
@@ -176,7 +176,7 @@ def _wrong_rate(taught_hz: float, measured_hz: float) -> Finding:
 
 
 _policies: WeakSet[ContractCheck] = WeakSet()
-_robots: "WeakSet[Robot]" = WeakSet()
+_robots: "WeakSet[Robot | SimulatedRobot]" = WeakSet()
 
 
 def register_policy(policy: ContractCheck) -> None:
@@ -194,7 +194,7 @@ def register_policy(policy: ContractCheck) -> None:
     _policies.add(policy)
 
 
-def check_robot(robot: "Robot") -> None:
+def check_robot(robot: "Robot | SimulatedRobot") -> None:
     """Announce an arm that is about to connect, and refuse it where it fits none of the loaded policies.
 
     One that fits is enough, because a process may hold a policy for each of its arms; a policy that does not fit finds
@@ -214,7 +214,7 @@ def check_robot(robot: "Robot") -> None:
     _robots.add(robot)
 
 
-def _mismatches(robot: "Robot") -> list[ContractMismatchError]:
+def _mismatches(robot: "Robot | SimulatedRobot") -> list[ContractMismatchError]:
     """Why a robot fits none of the loaded policies; empty if it fits one, or none is loaded."""
     mismatches = []
     for policy in list(_policies):

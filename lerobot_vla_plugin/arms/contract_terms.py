@@ -84,7 +84,7 @@ def compare(contract: ArmContract, facts: ArmFacts, *, unit_needed: bool, with_c
         _check_unit(contract, facts, unit_needed),
         _check_calibration(contract, facts),
         _check_cameras(contract, facts) if with_cameras else later,
-        _expect_rate(contract),
+        _expect_rate(contract, facts),
     ]
 
 
@@ -176,9 +176,12 @@ def _check_cameras(contract: ArmContract, facts: ArmFacts) -> Finding:
     )
 
 
-def _expect_rate(contract: ArmContract) -> Finding:
+def _expect_rate(contract: ArmContract, facts: ArmFacts) -> Finding:
     if contract.fps is None:
         return Finding("fps", Verdict.UNCHECKED, "the checkpoint does not say at which rate it was trained")
+    if facts.rate_hz is not None:
+        other = f"trained at {contract.fps:g} actions a second, not {facts.rate_hz:g}; say --env.fps={contract.fps:g}"
+        return _finding("fps", unknown=False, differs=facts.rate_hz != contract.fps and other, fits=f"{contract.fps:g}")
     return Finding("fps", Verdict.LATER, f"--fps={contract.fps:g} is expected, and measured from the first actions on")
 
 

@@ -8,6 +8,7 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
+from lerobot_vla_plugin.arms.arm_facts import SimulatedRobot
 from lerobot_vla_plugin.arms.guard import GuardConfig
 from lerobot_vla_plugin.arms.robot_types import JOINT_NAMES
 
@@ -97,15 +98,18 @@ class SO101TwinConfig(EnvConfig):
         Raises:
             ModuleNotFoundError: MuJoCo or the arm's model is not installed.
             FileExistsError: The report's folder has episodes of another evaluation.
+            ContractMismatchError: A loaded policy was trained on another arm, unit, rate or other cameras.
         """
-        from lerobot_vla_plugin.envs.so101_twin import make_vector_env
+        from lerobot_vla_plugin.arms.contract import check_robot
+        from lerobot_vla_plugin.envs.so101_twin import arm_of, make_vector_env
         from lerobot_vla_plugin.twin.arm_model import require_mujoco
 
         require_mujoco()
+        announced = SimulatedRobot(arm_of(self))
+        check_robot(announced)
         report = self._open_report()
-        return {
-            self.type: {number: make_vector_env(self, task, n_envs, report) for number, task in enumerate(self.tasks)}
-        }
+        envs = {i: make_vector_env(self, task, n_envs, report, announced) for i, task in enumerate(self.tasks)}
+        return {self.type: envs}
 
     def _open_report(self):
         from lerobot_vla_plugin.envs.episode_report import EpisodeReport

@@ -8,7 +8,8 @@ import numpy as np
 from lerobot.envs.utils import freeze_after_episode_end
 from numpy.typing import NDArray
 
-from lerobot_vla_plugin.arms.calibration import load_calibration
+from lerobot_vla_plugin.arms.arm_facts import DEGREES, PERCENT, ArmFacts, SimulatedRobot
+from lerobot_vla_plugin.arms.calibration import JointCalibration, example_calibration, load_calibration
 from lerobot_vla_plugin.arms.joints import TICKS_PER_TURN
 from lerobot_vla_plugin.envs.config_so101_twin import SO101TwinConfig
 from lerobot_vla_plugin.envs.episode import Ending, Episode
@@ -37,6 +38,7 @@ class SO101TwinEnv(gym.Env):
         config: What the arm, the cameras and the instruction are like.
         task: One of `scenes.TASKS`.
         report: Takes every episode.
+        announced: Stands for the arm until the environment is closed.
 
     Attributes:
         task: Name of the task.
@@ -44,14 +46,20 @@ class SO101TwinEnv(gym.Env):
         episode: The last episode that ended; None before.
     """
 
-    def __init__(self, config: SO101TwinConfig, task: str, report: EpisodeReport | None = None) -> None:
+    def __init__(
+        self,
+        config: SO101TwinConfig,
+        task: str,
+        report: EpisodeReport | None = None,
+        announced: SimulatedRobot | None = None,
+    ) -> None:
         self.config, self.task, self.task_description = config, task, ""
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": config.fps}
         self.render_mode = "rgb_array"
         self._max_episode_steps = round(TASKS[task].time_limit_s * config.fps)  # LeRobot asks for it by this name
         self.observation_space, self.action_space = _spaces(config)
         self.episode: Episode | None = None
-        self._report = report
+        self._report, self._announced = report, announced
         self._arm: SimulatedArm | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict]:
@@ -106,6 +114,8 @@ class SO101TwinEnv(gym.Env):
             self._arm = None
         if self._report is not None:
             self._report.close()
+        if self._announced is not None:
+            self._announced.is_connected = False
 
     # How it is done -----------------------------------------------------------------------------------------
 
@@ -114,8 +124,7 @@ class SO101TwinEnv(gym.Env):
         renderer = cast(RendererName, config.renderer)
         self._shown = World() if config.shuffled_images else world
         self._cameras = SimulatedCameras(self._shown, config.width, config.height, config.cameras, renderer)
-        calibration = None if config.calibration is None else load_calibration(config.calibration)
-        self._arm = SimulatedArm(world, calibration, use_degrees=config.use_degrees, limits=config.guard)
+        self._arm = SimulatedArm(world, read_calibration(config), use_degrees=config.use_degrees, limits=config.guard)
         self._steps_of_frame = steps_of_frame(config.fps)
 
     def _layout(self, seed: int) -> Layout:
@@ -181,8 +190,48 @@ def describe_layout(layout: Layout) -> dict[str, Any]:
     return {"cubes": cubes, "bin_m": list(layout.bin_m) if layout.has_bin else None}
 
 
+def read_calibration(config: SO101TwinConfig) -> dict[str, JointCalibration]:
+    """The calibration that an environment names, or the one that this package ships.
+
+    Args:
+        config: Of the environment.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file is no LeRobot calibration.
+    """
+    if config.calibration is None:
+        return example_calibration("so_follower", "so101_follower")
+    return load_calibration(config.calibration)
+
+
+def arm_of(config: SO101TwinConfig) -> ArmFacts:
+    """What policies are held against: as an SO-101 on a port would show it.
+
+    Args:
+        config: Of the environment.
+
+    Raises:
+        FileNotFoundError: There is no such calibration.
+        ValueError: The calibration is none.
+    """
+    return ArmFacts(
+        description=f"the simulated SO-101 of --env.type={config.type}",
+        robot_type="so_follower",
+        joint_names=[f"{joint}.pos" for joint in JOINTS],
+        joint_unit=DEGREES if config.use_degrees else PERCENT,
+        calibration=read_calibration(config),
+        cameras=dict.fromkeys(config.cameras, (config.height, config.width)),
+        rate_hz=config.fps,
+    )
+
+
 def make_vector_env(
-    config: SO101TwinConfig, task: str, n_envs: int, report: EpisodeReport | None = None
+    config: SO101TwinConfig,
+    task: str,
+    n_envs: int,
+    report: EpisodeReport | None = None,
+    announced: SimulatedRobot | None = None,
 ) -> gym.vector.VectorEnv:
     """Worlds side by side; one whose episode is over waits for the others.
 
@@ -191,8 +240,9 @@ def make_vector_env(
         task: As there.
         n_envs: How many worlds.
         report: Takes every episode of every world.
+        announced: As there.
     """
-    make_env = freeze_after_episode_end(lambda: SO101TwinEnv(config, task, report))
+    make_env = freeze_after_episode_end(lambda: SO101TwinEnv(config, task, report, announced))
     # With SAME_STEP, gymnasium would reset a world before the others' episodes are over.
     return gym.vector.SyncVectorEnv([make_env] * n_envs, autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP)
 
