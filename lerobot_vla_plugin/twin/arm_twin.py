@@ -82,7 +82,7 @@ class ArmTwin:
                 bus.start()
             self._life.start()
             if isinstance(self._life, TaskLife):
-                control = ControlServer(self.config.directory, self._facts, self._life.answers())
+                control = ControlServer(self.config.directory, self._facts, self._life.answers(), self._life.part)
                 control.start()
                 self._control = control
         except BaseException:
@@ -167,6 +167,10 @@ class ArmTwin:
             f"--{option}.calibration_dir={example_calibration_dir(f'{self.kind.calibration_name}_{role}')}",
         ]
 
+    def summary(self) -> str:
+        """What has happened since the start, in a few words."""
+        return self._life.summary()
+
     # What a test or a demo wants to see -----------------------------------------------------------------
 
     def torque_enabled(self) -> bool:
@@ -210,7 +214,14 @@ class ArmTwin:
             )
         scene = (config.task, config.seed, config.color)
         return TaskLife(
-            scene, self._make_arm, self.leader, self._leader_ticks, self._cameras, picture_s, lock_step=config.lock_step
+            scene,
+            self._make_arm,
+            self.follower,
+            self.leader,
+            self._leader_ticks,
+            self._cameras,
+            picture_s,
+            lock_step=config.lock_step,
         )
 
     def _make_arm(self, world: World) -> DrivenArm:
@@ -229,6 +240,7 @@ class ArmTwin:
             "follower_port": str(self.follower_port),
             "leader_port": str(self.leader_port),
             "camera_port": self.camera_port,
+            "step": round(self._clock() * STEPS_PER_S),
         }
 
     def _touch_ticks(self, joints: NDArray[np.float64]) -> dict[str, int]:

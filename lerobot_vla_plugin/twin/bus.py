@@ -43,7 +43,7 @@ class ServoBus:
     Attributes:
         name: As given.
         port: Path of the serial port, once the bus runs; another one after every start.
-        heard_s: When the last instruction came, whatever it was, in monotonic time, in [s].
+        heard_s, goal_s: When the last instruction and the last goal came, in monotonic time, in [s].
 
     Raises:
         ValueError: Two servos share an id.
@@ -65,7 +65,7 @@ class ServoBus:
         self._servos = dict(servos)
         self._protocol = protocol
         self._clock = clock
-        self.heard_s = -math.inf
+        self.heard_s = self.goal_s = -math.inf
         self._lock = threading.Lock()
         self._goal_log: deque[GoalWrite] = deque(maxlen=_GOAL_LOG_ENTRIES)
         self._faults = FaultDealer()
@@ -149,10 +149,9 @@ class ServoBus:
             positions_ticks: Joint -> position and goal, in [ticks]. Under torque a goal outside the position
                 limits of its servo ends at the limit.
         """
-        now = self._now_s()
         with self._lock:
             for name, position_ticks in positions_ticks.items():
-                self._servos[name].teleport(position_ticks, now)
+                self._servos[name].teleport(position_ticks, self._now_s())
 
     # What the world around the arm sees and does ----------------------------------------------------
 
@@ -296,4 +295,5 @@ class ServoBus:
         wrote = {n: s.register("Goal_Position") for n, s in self._servos.items() if s.goal_writes != before[n]}
         if wrote:
             self._goal_log.append(GoalWrite(time_s, wrote))
+            self.goal_s = self.heard_s
         return replies

@@ -113,9 +113,9 @@ class TwinControl:
     def __init__(self, directory: Path) -> None:
         self._socket = _connect(directory)
         self._lines = self._socket.makefile("r", encoding="utf-8")
-        self.step = 0
         with self._closed_on_error():
             facts = self._read()
+            self.step = int(facts.pop("step"))
             facts |= {name: Path(facts[name]) for name in ("follower_port", "leader_port")}
             self.facts = TwinFacts(**facts)
 

@@ -23,20 +23,19 @@ class ControlServer:
         directory: The twin's folder.
         greeting: What every client is told first.
         answers: Request -> function that fulfils it, given its arguments by name. Its errors go to the client.
-
-    Attributes:
-        has_client: Whether somebody is connected.
+        farewell: Called when a client has gone.
     """
 
-    def __init__(self, directory: Path, greeting: Callable[[], dict[str, Any]], answers: Mapping[str, Answer]) -> None:
-        self._directory, self._greeting, self._answers = directory, greeting, answers
+    def __init__(
+        self,
+        directory: Path,
+        greeting: Callable[[], dict[str, Any]],
+        answers: Mapping[str, Answer],
+        farewell: Callable[[], None],
+    ) -> None:
+        self._directory, self._greeting, self._answers, self._farewell = directory, greeting, answers, farewell
         self._client: socket.socket | None = None
         self._pending = b""
-
-    @property
-    def has_client(self) -> bool:
-        """Whether somebody is connected."""
-        return self._client is not None
 
     def start(self) -> None:
         """Listen.
@@ -123,3 +122,4 @@ class ControlServer:
         if self._client is not None:
             self._client.close()
             self._client = None
+            self._farewell()

@@ -4,6 +4,9 @@ A follower sags under gravity, lags behind a moving goal, and stops short of it 
 over the gain. A person at the leader sees that and leads by as much.
 """
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +26,32 @@ _FRICTION_SPEED_RAD_S = 0.05
 _ARM = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.0])  # the jaw is to be kept from where it is told to go: that is the grip
 
 
+class Motion(Protocol):
+    """What a hand follows: a posture and its speed at every moment."""
+
+    def posture_rad(self, time_s: float) -> NDArray[np.float64]: ...
+    def speed_rad_s(self, time_s: float) -> NDArray[np.float64]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """No motion: a posture to be held.
+
+    Attributes:
+        held_rad: The posture, shape (6,), in [rad].
+    """
+
+    held_rad: NDArray[np.float64]
+
+    def posture_rad(self, time_s: float) -> NDArray[np.float64]:
+        """That posture, at any moment."""
+        return self.held_rad
+
+    def speed_rad_s(self, time_s: float) -> NDArray[np.float64]:
+        """None, shape (6,), in [rad/s]."""
+        return np.zeros_like(self.held_rad)
+
+
 class Hand:
     """Gives goals, at any rate.
 
@@ -31,7 +60,7 @@ class Hand:
         kinematics: The arm, for its weight.
     """
 
-    def __init__(self, plan: GraspPlan, kinematics: Kinematics) -> None:
+    def __init__(self, plan: Motion, kinematics: Kinematics) -> None:
         self._plan, self._kinematics = plan, kinematics
         self._correction_rad = np.zeros(len(_ARM))
         self._time_s = 0.0

@@ -44,20 +44,22 @@ class Task:
         goal: What has to happen to the named cube, and to no other.
         template: The instruction, with a gap for the color.
         time_limit_s: When an attempt has failed, in [s]; the scripted person needs about half of it.
+        episode_s: Length of a recorded episode that holds a whole attempt of that person, in [s].
     """
 
     name: str
     goal: Goal
     template: str
     time_limit_s: float
+    episode_s: float
 
 
 TASKS = {
     task.name: task
     for task in (
-        Task("reach-touch", Goal.TOUCHED, "Touch the {color} cube.", 6.0),
-        Task("pick-lift", Goal.LIFTED, "Pick up the {color} cube.", 10.0),
-        Task("pick-place", Goal.PLACED, "Put the {color} cube into the bin.", 14.0),
+        Task("reach-touch", Goal.TOUCHED, "Touch the {color} cube.", 6.0, 4.0),
+        Task("pick-lift", Goal.LIFTED, "Pick up the {color} cube.", 10.0, 6.0),
+        Task("pick-place", Goal.PLACED, "Put the {color} cube into the bin.", 14.0, 8.0),
     )
 }
 

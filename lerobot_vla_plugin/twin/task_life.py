@@ -15,6 +15,7 @@ from lerobot_vla_plugin.twin.bus import ServoBus
 from lerobot_vla_plugin.twin.cameras import CameraProcess
 from lerobot_vla_plugin.twin.control_server import Answer
 from lerobot_vla_plugin.twin.driven_arm import DrivenArm
+from lerobot_vla_plugin.twin.rounds import PAUSE_S, Rounds
 from lerobot_vla_plugin.twin.workplace import Workplace
 from lerobot_vla_plugin.twin.world import START_RAD, World
 from lerobot_vla_plugin.twin.world_model import STEPS_PER_S
@@ -32,6 +33,7 @@ class TaskLife:
     Args:
         scene: Task, seed and color of the first scene.
         make_arm: Puts servos behind a world's arm.
+        follower: Bus of the follower.
         leader: Bus of the leader.
         leader_ticks: As for `Workplace`.
         cameras: What shows it.
@@ -43,6 +45,7 @@ class TaskLife:
         self,
         scene: tuple[str, int, str | None],
         make_arm: Callable[[World], DrivenArm],
+        follower: ServoBus,
         leader: ServoBus,
         leader_ticks: Callable[[NDArray[np.float64]], dict[str, int]],
         cameras: CameraProcess,
@@ -50,12 +53,14 @@ class TaskLife:
         *,
         lock_step: bool,
     ) -> None:
-        self._scene, self._make_arm, self._leader, self._leader_ticks = scene, make_arm, leader, leader_ticks
+        self._scene, self._make_arm, self._follower, self._leader = scene, make_arm, follower, leader
+        self._leader_ticks = leader_ticks
         self._cameras, self._picture_s, self._lock_step = cameras, picture_s, lock_step
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._workplace: Workplace | None = None
+        self._is_refereed = False  # by a client, who then says which scene is next
 
     def start(self) -> None:
         """Lay the first scene, and let time pass unless it is in lock-step.
@@ -66,12 +71,15 @@ class TaskLife:
             RuntimeError: The cameras do not start.
         """
         world = World(visual=False)
-        self._workplace = Workplace(world, self._make_arm(world), self._leader, self._leader_ticks)
-        self._workplace.lay(*self._scene)
-        self._cameras.start(self._workplace.picture())
+        place = Workplace(world, self._make_arm(world), self._leader, self._leader_ticks)
+        place.lay(*self._scene)
+        self._workplace = place
+        self._cameras.start(place.picture())
         self._stopping.clear()
-        if not self._lock_step:
-            self._thread = threading.Thread(target=self._run, name="twin-world", daemon=True)
+        if self._lock_step:
+            place.begin()
+        else:
+            self._thread = threading.Thread(target=self._run, args=(place,), name="twin-world", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
@@ -91,6 +99,11 @@ class TaskLife:
         """Simulated time since the start, in [s]."""
         return self._workplace.time_s if self._workplace else 0.0
 
+    def summary(self) -> str:
+        """How often the task was done."""
+        place = self.workplace
+        return f"the task was done in {place.successes} of {place.attempts} attempts"
+
     # What a client asks for --------------------------------------------------------------------------------
 
     def answers(self) -> Mapping[str, Answer]:
@@ -101,6 +114,8 @@ class TaskLife:
         place = self.workplace
         with self._lock:
             place.lay(task, seed, color)
+            place.begin()
+            self._is_refereed = True
             self._cameras.send(place.picture(), wait=True)
             layout = place.layout
             return {
@@ -127,6 +142,11 @@ class TaskLife:
             self._cameras.send(self.workplace.picture(), wait=True)
             return {"step": self.workplace.steps}
 
+    def part(self) -> None:
+        """The client has gone: in real time the person goes on alone."""
+        with self._lock:
+            self._is_refereed = False
+
     def _verdict(self) -> dict[str, Any]:
         with self._lock:
             place = self.workplace
@@ -141,23 +161,52 @@ class TaskLife:
 
     # Real time ---------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        place, began_s, next_picture_s, complained_s = self.workplace, time.monotonic(), 0.0, 0.0
-        made = 0
+    def _run(self, place: Workplace) -> None:
+        rounds, due_steps, next_picture_s = Rounds(place, self._scene), _DueSteps(time.monotonic()), 0.0
+        was_refereed = False
         while not self._stopping.wait(_TICK_S):
             now = time.monotonic()
-            due = int((now - began_s) * STEPS_PER_S) - made
-            if due > _LARGEST_LAG_S * STEPS_PER_S:
-                if now - complained_s > _COMPLAINT_S:
-                    logger.warning(
-                        "this computer is too slow for real time: the world is %.2f s late", due / STEPS_PER_S
-                    )
-                    complained_s = now
-                made, due = made + due, round(_TICK_S * STEPS_PER_S)
-                made -= due
             with self._lock:
-                place.run(due)
-                made += due
+                if was_refereed and not self._is_refereed:
+                    rounds.lay_next(now, torque=self._has_torque())
+                was_refereed = self._is_refereed
+                due = due_steps.count(now)
+                if was_refereed or self._goes_on(rounds, now):
+                    place.run(due, person_waits=now - self._follower.goal_s > PAUSE_S)
                 if now >= next_picture_s:
                     self._cameras.send(place.picture())
-                    next_picture_s = now + self._picture_s / 2
+                    next_picture_s = now + self._picture_s / 2  # twice the pictures' rate, so that none is a frame old
+
+    def _goes_on(self, rounds: Rounds, now: float) -> bool:
+        goal_s, read_s = self._follower.goal_s, self._leader.heard_s
+        return rounds.update(now, goal_s=goal_s, read_s=read_s, torque=self._has_torque())
+
+    def _has_torque(self) -> bool:
+        return any(self._follower.torque_enabled().values())
+
+
+class _DueSteps:
+    """Counts the steps that make up for the time since the last count.
+
+    Args:
+        now_s: Now, in [s].
+    """
+
+    def __init__(self, now_s: float) -> None:
+        self._made_s, self._complained_s = now_s, -np.inf
+
+    def count(self, now_s: float) -> int:
+        """Steps to make now. A computer that is too slow loses the time that it cannot make up for, and is told so.
+
+        Args:
+            now_s: Now, in [s].
+        """
+        late_s = now_s - self._made_s
+        if late_s > _LARGEST_LAG_S:
+            if now_s - self._complained_s > _COMPLAINT_S:
+                logger.warning("this computer is too slow for real time: the twin's world has just lost %.2f s", late_s)
+                self._complained_s = now_s
+            self._made_s, late_s = now_s - _TICK_S, _TICK_S
+        steps = int(late_s * STEPS_PER_S)
+        self._made_s += steps / STEPS_PER_S
+        return steps

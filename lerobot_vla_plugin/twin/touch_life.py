@@ -68,6 +68,10 @@ class TouchLife:
             self._thread.join()
             self._thread = None
 
+    def summary(self) -> str:
+        """How often the cube was touched."""
+        return f"the cube was touched {self.task.touches} times"
+
     def _run(self, scene: Scene) -> None:
         operator = Operator(time.monotonic())
         next_picture_s = 0.0
