@@ -15,6 +15,7 @@ from .envs.episode import Episode
 from .envs.episode_report import EPISODES, read_episodes, summarize
 from .open_loop_result import spread
 
+_FEW = 3
 _PICTURE = re.compile(r"(?P<camera>.+)_(?P<step>\d+)\.jpg")
 
 
@@ -119,6 +120,28 @@ def is_evaluation(directory: Path) -> bool:
         directory: The folder.
     """
     return (directory / EPISODES).is_file()
+
+
+def choose_episodes(evaluation: Evaluation, numbers: Sequence[int] | None) -> list[Episode]:
+    """Episodes to look at.
+
+    Args:
+        evaluation: The evaluation.
+        numbers: Which; None chooses a few failures, or the first episode where none failed.
+
+    Raises:
+        ValueError: There is no such episode, or none at all.
+    """
+    if not evaluation.episodes:
+        raise ValueError(f"{evaluation.directory} has no episodes yet")
+    if numbers is None:
+        failed = [episode for episode in evaluation.failures_first if outcome(episode) in FAILURES]
+        return failed[:_FEW] or list(evaluation.episodes[:1])
+    unknown = [number for number in numbers if number not in range(len(evaluation.episodes))]
+    if unknown:
+        last = len(evaluation.episodes) - 1
+        raise ValueError(f"no episode {unknown} in {evaluation.directory}, which has episodes 0..{last}")
+    return [evaluation.episodes[number] for number in numbers]
 
 
 def outcome(episode: Episode) -> Outcome:
