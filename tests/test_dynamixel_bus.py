@@ -189,6 +189,7 @@ def test_servos_that_a_killed_process_left_stopped_are_released(servos: ServoBus
     bus.write_goals_ticks({"shoulder_pan": 3900})
     wait_until_stopped(servos)
     stopped = servos.positions_ticks()
+    bus.port_handler.closePort()  # which the system does for a process that is killed
     other = host(ReliableDynamixelBus, bus.port)
     other.connect()
     other.enable_torque()

@@ -108,6 +108,17 @@ def test_a_second_connect_is_refused_and_harms_nothing(arm: ArmOnTwin, follower:
     follower.get_observation()
 
 
+def test_another_program_at_the_port_is_refused_and_harms_nothing(arm: ArmOnTwin, follower: Any) -> None:
+    with pytest.raises(ConnectionError) as refusal:
+        arm.device().connect()
+    assert "another program drives an arm at" in str(refusal.value.__cause__)
+    assert arm.has_torque() == list(arm.middle)
+    follower.send_action(arm.action(arm.middle))
+    follower.disconnect()
+    with arm.connected():
+        assert arm.has_torque() == list(arm.middle)
+
+
 def test_an_arm_without_calibration_connects_to_be_calibrated_and_takes_no_action(arm: ArmOnTwin, tmp_path) -> None:
     follower = arm.device(calibration_dir=tmp_path)
     follower.connect(calibrate=False)

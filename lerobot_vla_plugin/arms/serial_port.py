@@ -1,5 +1,6 @@
 """The serial port of both servo SDKs, mended: stale input is thrown away, and waiting does not keep a core busy."""
 
+import contextlib
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
 REPLY_TIMEOUT_S = 0.05
 _LONGEST_REPLIES_BYTES = 250  # of all servos asked at once; at 1 Mbaud 2.5 ms, at 9600 baud 260 ms
 _BITS_PER_BYTE = 10  # with start and stop bit
+
+
+class PortInUseError(OSError):
+    """Another program of this package has the port open."""
 
 
 class SerialPort:
@@ -26,8 +31,13 @@ class SerialPort:
     port_name: str
 
     def setupPort(self, cflag_baud: int) -> bool:  # noqa: N802
-        """Open the port with a read timeout, where the SDK has none and polls."""
+        """Open the port for this program alone, with a read timeout, where the SDK has none and polls.
+
+        Raises:
+            PortInUseError: Another program drives an arm at this port.
+        """
         done = cast(Any, super()).setupPort(cflag_baud)
+        self._lock()
         self.ser.timeout = REPLY_TIMEOUT_S + _LONGEST_REPLIES_BYTES * _BITS_PER_BYTE / self.baudrate
         return done
 
@@ -39,9 +49,31 @@ class SerialPort:
         """Close the port; it counts as closed even where the device is gone and closing fails."""
         try:
             if self.ser is not None:
+                self._unlock()
                 self.ser.close()
         finally:
             self.is_open = False
+
+    def _lock(self) -> None:
+        """Two programs on one bus read each other's replies, and each switches the other's torque."""
+        try:
+            import fcntl
+        except ImportError:  # Windows, where a port is never shared
+            return
+        try:
+            fcntl.flock(self.ser.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.closePort()
+            raise PortInUseError(
+                f"another program drives an arm at {self.port_name} (an evaluation, a recording?); end that one first"
+            ) from error
+
+    def _unlock(self) -> None:
+        """Closing is not enough: a forked picture writer has the open port, too."""
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(self.ser.fileno(), fcntl.LOCK_UN)
 
     def discard(self) -> int:
         """Throw away what has arrived; returns the number of bytes."""
