@@ -17,6 +17,7 @@ leaves a report under --output (episodes.jsonl, summary.json, pictures). Picture
 
 import argparse
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +133,14 @@ def main() -> None:
     arguments = parse()
     logging.basicConfig(level=logging.WARNING)
     register_third_party_plugins()
+    try:
+        evaluate(arguments)
+    except (ValueError, OSError) as error:  # a checkpoint of something else, a folder that has a report already
+        sys.exit(f"closed_loop.py: {error}")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Run the rows."""
     loop = ClosedLoop(arguments.policy, arguments.device)
     lines = [["row", "success", "rate", "interval", "took named", "took other", "none", "time", "cost"]]
     for row in arguments.rows:

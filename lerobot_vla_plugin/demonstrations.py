@@ -50,7 +50,7 @@ class Demonstrator:
     Args:
         arm: The follower.
         leader: Its leader.
-        cameras: What takes the pictures, of the same world.
+        cameras: What takes the pictures, of the same world; None leaves them out.
         fps: Frames a second, in [Hz].
 
     Raises:
@@ -58,7 +58,7 @@ class Demonstrator:
         ModuleNotFoundError: mink is not installed.
     """
 
-    def __init__(self, arm: SimulatedArm, leader: SimulatedLeader, cameras: SimulatedCameras, fps: int) -> None:
+    def __init__(self, arm: SimulatedArm, leader: SimulatedLeader, cameras: SimulatedCameras | None, fps: int) -> None:
         self._arm, self._leader, self._cameras, self._fps = arm, leader, cameras, fps
         self._steps = steps_of_frame(fps)
         self._kinematics = Kinematics()
@@ -82,7 +82,7 @@ class Demonstrator:
         world = self._arm.world
         attempt = Attempt(world, self._kinematics, rng)
         while world.time_s < attempt.duration_s:
-            state, pictures = self._arm.read(), self._cameras.take()
+            state, pictures = self._arm.read(), self._cameras.take() if self._cameras else {}
             # At first the leader stands where its follower does.
             goal_rad = attempt.goal_rad(world.time_s, world.joints_rad) if world.steps else world.joints_rad
             yield Frame(state, pictures, self._arm.send(self._leader.read(goal_rad)))
