@@ -60,7 +60,7 @@ class StepCamera(ZMQCamera):
         return super().async_read(timeout_ms) if self._awaited is None else self._read_awaited(self._awaited)
 
     def _start_read_thread(self) -> None:
-        self._shown = None  # of the connection before
+        self._shown = self._awaited = None  # of the connection before
         super()._start_read_thread()
 
     def _read_awaited(self, step: int) -> NDArray[Any]:

@@ -180,4 +180,6 @@ def mend(servo: BaseServo) -> None:
         servo: The servo.
     """
     servo.stuck = False
+    if servo.silent_until_s == float("inf"):
+        servo.power_cycle()  # it comes up where its horn stands now, which need not be where it stood
     servo.silent_until_s = float("-inf")

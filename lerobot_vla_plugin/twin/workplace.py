@@ -52,7 +52,7 @@ class Workplace:
         self._rest = Hand(Rest(START_RAD), self._kinematics)
         self._back_from_rad, self._back_from_s = START_RAD, -LEAD_BACK_S
         self._attempt: Attempt | None = None
-        self._attempt_s = 0.0  # of the attempt's own time
+        self._attempt_steps = 0  # of the attempt's own time
         self.steps = self._first_step = self.attempts = self.successes = 0
 
     @property
@@ -90,7 +90,7 @@ class Workplace:
     def begin(self) -> None:
         """Have the person begin, and the scene's time."""
         self._attempt = Attempt(self._world, self._kinematics, np.random.default_rng(self._seed))
-        self._attempt_s, self._first_step = 0.0, self.steps
+        self._attempt_steps, self._first_step = 0, self.steps
         self.attempts += 1
 
     def lead_back(self) -> None:
@@ -112,7 +112,7 @@ class Workplace:
             before, self.verdict = self.verdict, self._judge.look(self._world)
             self.successes += self.verdict.success - before.success  # a second cube undoes a success
         if not person_waits:
-            self._attempt_s += steps / STEPS_PER_S
+            self._attempt_steps += steps
         self._lead(self._wanted_rad())
 
     def picture(self) -> dict[str, Any]:
@@ -128,6 +128,6 @@ class Workplace:
         """Where the person wants the follower now, shape (6,), in [rad]."""
         joints_rad = self._world.joints_rad
         if self._attempt is not None:
-            return self._attempt.goal_rad(self._attempt_s, joints_rad)
+            return self._attempt.goal_rad(self._attempt_steps / STEPS_PER_S, joints_rad)
         share = minimum_jerk((self.time_s - self._back_from_s) / LEAD_BACK_S)
         return self._back_from_rad + share * (self._rest.goal_rad(self.time_s, joints_rad) - self._back_from_rad)

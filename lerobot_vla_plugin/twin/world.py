@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lerobot_vla_plugin.twin.arm_model import FINGERS, JOINTS
-from lerobot_vla_plugin.twin.motors import FRICTION_NM, Motors, MotorSettings
+from lerobot_vla_plugin.twin.motors import BACK_EMF_NM_S, Motors, MotorSettings
 from lerobot_vla_plugin.twin.scenes import COLORS, CUBE_HALF_M, Layout
 from lerobot_vla_plugin.twin.stage import CameraPose, camera_pose
 from lerobot_vla_plugin.twin.world_model import STEPS_PER_S, build_world_model
@@ -18,7 +18,7 @@ from lerobot_vla_plugin.twin.world_model import STEPS_PER_S, build_world_model
 # Folded over the base, so that cubes and bin are in sight; the gripper a tenth open.
 START_RAD = np.array([*np.deg2rad([0.0, -60.0, 60.0, 75.0, 0.0]), 0.0175])
 _PARKED_M = (2.0, 2.0, 0.0)  # of a bin that no task needs: behind the front camera
-_JAMMED_NM = 50.0  # friction of a jammed joint: far more than its motor and the arm's weight
+_JAMMED_NM_S = 1e5  # damping of a jammed joint: its motor turns it by less than a tick a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class World:
         visual: Whether the arm gets its meshes; without them it cannot be drawn, and is ready sooner.
 
     Attributes:
-        model: MuJoCo's model; `reset` changes its colors and lights, `jam` its friction, and nothing else.
+        model: MuJoCo's model; `reset` changes its colors and lights, `jam` its damping, and nothing else.
         data: MuJoCo's state.
         motors: Goals, torque switches and encoders.
         layout: The scene of the last reset; none before the first.
@@ -130,7 +130,7 @@ class World:
         Args:
             joints: Which of the six.
         """
-        self.model.dof_frictionloss[: len(JOINTS)] = np.where(joints, _JAMMED_NM, FRICTION_NM)
+        self.model.dof_damping[: len(JOINTS)] = np.where(joints, _JAMMED_NM_S, BACK_EMF_NM_S)
 
     @property
     def time_s(self) -> float:
