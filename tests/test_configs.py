@@ -1,4 +1,4 @@
-"""The shipped YAML files, each run by LeRobot's own command on an emulated arm: record, annotate, train, roll out."""
+"""The shipped YAML files, each run by LeRobot's own command on an emulated arm, from recording to evaluation."""
 
 import importlib
 import sys
@@ -9,6 +9,7 @@ import yaml
 from conftest import last_checkpoint
 
 from lerobot_vla_cli.main import main as lerobot_vla
+from lerobot_vla_plugin.envs.episode_report import read_episodes
 from lerobot_vla_plugin.twin.arm_twin import ArmTwin, TwinConfig
 from lerobot_vla_plugin.twin.cameras import CameraConfig
 from lerobot_vla_plugin.twin.koch import KochTwin
@@ -34,17 +35,18 @@ def run_lerobot(monkeypatch, tmp_path):
 def with_cameras_of(twin: ArmTwin, path: Path, copy: Path) -> Path:
     """A copy of a file with the twin's cameras, which the command line could only mix with those of the file."""
     config = yaml.safe_load(path.read_text())
-    if "robot" in config:
+    robot = config.get("robot") or config.get("env", {}).get("robot")
+    if robot:
         option = next(option for option in twin.robot_arguments() if option.startswith("--robot.cameras="))
         cameras = yaml.safe_load(option.removeprefix("--robot.cameras="))
-        assert cameras.keys() == config["robot"]["cameras"].keys()
-        config["robot"]["cameras"] = cameras
+        assert cameras.keys() == robot["cameras"].keys()
+        robot["cameras"] = cameras
     copy.write_text(yaml.safe_dump(config))
     return copy
 
 
 def test_every_file_is_tested():
-    jobs = ("record_{}", "rollout_{}", "train_{}", "train_{}_fast")
+    jobs = ("record_{}", "rollout_{}", "eval_{}", "train_{}", "train_{}_fast")
     tested = {f"{job.format(arm)}.yaml" for job in jobs for arm in TWINS}
     assert {path.name for path in CONFIGS.iterdir()} == tested
 
@@ -59,7 +61,7 @@ def test_every_file_is_tested():
         pytest.param("koch", "train_{}_fast", marks=pytest.mark.slow),
     ],
 )
-def test_an_arm_from_recording_to_rollout(arm, job, run_lerobot, tmp_path):
+def test_an_arm_from_recording_to_evaluation(arm, job, run_lerobot, typist, tmp_path):
     """What differs from the files is what a twin cannot have: the ports, the kind of camera, and hours of time."""
     twin_config = TwinConfig(cameras=CameraConfig(width=96, height=96), directory=tmp_path / "ports")
     data = ["--dataset.repo_id=local/test", f"--dataset.root={tmp_path / 'data'}"]
@@ -74,6 +76,7 @@ def test_an_arm_from_recording_to_rollout(arm, job, run_lerobot, tmp_path):
         named = [option for option in robot if option.split("=")[0] in ("--robot.id", "--robot.calibration_dir")]
         assert lerobot_vla(["annotate", str(tmp_path / "data"), f"--robot.type={arm}_vla_follower", *named]) == 0
         train_and_roll_out(f"{job.format(arm)}.yaml", arm, twin, run_lerobot, robot, data, tmp_path / "run")
+        evaluate(arm, twin, run_lerobot, robot, tmp_path)
 
 
 def train_and_roll_out(config, arm, twin, run_lerobot, robot, data, folder):
@@ -89,4 +92,14 @@ def train_and_roll_out(config, arm, twin, run_lerobot, robot, data, folder):
     )  # fmt: skip
     assert len(twin.follower.goal_writes()) > writes_before + 20
     assert twin.follower.goal_statistics().goals_in_range
+    assert not twin.torque_enabled()
+
+
+def evaluate(arm, twin, run_lerobot, robot, folder):
+    run_lerobot(
+        "eval", f"eval_{arm}.yaml", twin, *(option.replace("--robot.", "--env.robot.") for option in robot),
+        f"--policy.path={last_checkpoint(folder / 'run')}", f"--env.report_dir={folder / 'report'}",
+        f"--output_dir={folder / 'eval'}", "--eval.n_episodes=1",
+    )  # fmt: skip
+    assert [episode.success for episode in read_episodes(folder / "report")] == [True]
     assert not twin.torque_enabled()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import JOINTS
 from lerobot.envs.utils import NEW_ROLLOUT_OPTION
+from lerobot.robots import make_robot_from_config
 from lerobot.robots.so_follower import SO101FollowerConfig
 
 from lerobot_vla_plugin.arms.calibration import example_calibration_dir
@@ -17,6 +18,7 @@ from lerobot_vla_plugin.arms.config_followers import SO101VLAFollowerConfig
 from lerobot_vla_plugin.envs.config_physical_arm import PhysicalArmConfig
 from lerobot_vla_plugin.envs.episode import Ending
 from lerobot_vla_plugin.envs.episode_report import EpisodeReport, read_episodes
+from lerobot_vla_plugin.envs.evaluated_arm import EvaluatedArm
 from lerobot_vla_plugin.envs.keys import Keys
 from lerobot_vla_plugin.twin.cameras import CameraConfig
 from lerobot_vla_plugin.twin.directory import DirectoryInUseError
@@ -193,6 +195,33 @@ def test_lerobot_s_own_arm_is_driven_too(make, typist, twin, patience, tmp_path)
     vector.close()
     assert not twin.torque_enabled()
     assert read_episodes(tmp_path / "report")[0].interventions == {}
+
+
+@pytest.mark.parametrize("use_degrees", [True, False])
+def test_jerk_is_in_degrees_whatever_the_arm_s_unit_is(twin, use_degrees):
+    arm = EvaluatedArm(make_robot_from_config(robot_config(twin, use_degrees=use_degrees)))
+    low, high = (dict.fromkeys(JOINTS, 2048) | {"gripper": ticks} for ticks in (2048, 2100))
+    high |= {"elbow_flex": 2048 + 512}
+    convert = arm.robot.bus.converter.dict_to_units
+    values = np.array([[convert(ticks)[joint] for joint in JOINTS] for ticks in (low, high)])
+    turned_deg = np.diff(arm.body_deg(values, arm.action_keys), axis=0)[0]
+    np.testing.assert_allclose(turned_deg, [0, 0, 45, 0, 0], atol=1e-9)
+
+
+class Camera:
+    """What a robot says of a camera whose size or kind is not fit."""
+
+    def __init__(self, shape: tuple) -> None:
+        self.action_features = {"elbow.pos": float}
+        self.observation_features = {"elbow.pos": float, "front": shape}
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"), [((None, None, 3), "give width and height"), ((96, 128, 1), "leave use_depth out")]
+)
+def test_cameras_that_do_not_fit(shape, message):
+    with pytest.raises(ValueError, match=message):
+        EvaluatedArm(Camera(shape))
 
 
 # Refusals ------------------------------------------------------------------------------------------------------
