@@ -33,7 +33,8 @@ from lerobot.utils.random_utils import set_seed
 from lerobot_vla_plugin.envs.config_so101_twin import SO101TwinConfig
 from lerobot_vla_plugin.envs.episode import Episode
 from lerobot_vla_plugin.envs.episode_report import read_episodes, summarize
-from lerobot_vla_plugin.envs.episode_strip import write_strip
+from lerobot_vla_plugin.evaluation_facts import load_evaluations
+from lerobot_vla_plugin.evaluation_picture import plot_evaluation
 from lerobot_vla_plugin.text_table import align
 from lerobot_vla_plugin.twin.scenes import TASKS
 
@@ -103,12 +104,13 @@ def table(row: str, episodes: list[Episode], seconds: float) -> Iterator[list[st
 
 
 def write_failure(report: Path, episodes: list[Episode]) -> None:
-    """A picture strip of the first episode that failed."""
+    """A map of success, and the picture strip of the first episode that failed."""
     failed = next((episode for episode in episodes if not episode.success), None)
-    if failed is None or failed.frames is None:
+    if failed is None:
         print(f"{report}: no episode failed")
         return
-    write_strip(report / failed.frames, report / "failure.png")
+    (evaluation,) = load_evaluations([report])
+    plot_evaluation(evaluation, [failed], report / "failure.png")
     print(f"{report / 'failure.png'}: seed {failed.seed}, {failed.instruction} Taken: {failed.taken or 'none'}")
 
 
@@ -124,7 +126,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fps", type=int, default=10, help="actions a second, as in the training data")
     parser.add_argument("--batch", type=int, default=10, help="worlds side by side; should divide the episodes")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--strip", action="store_true", help="write a picture strip of a failed episode of each row")
+    parser.add_argument("--strip", action="store_true", help="draw a map of success and a failed episode of each row")
     return parser.parse_args()
 
 
