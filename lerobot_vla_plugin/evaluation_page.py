@@ -81,14 +81,15 @@ def _bar(evaluation: Evaluation) -> str:
 
 def _maps(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     yield "<h2>Success by the place of the named cube</h2>"
-    figures = [_map(number, evaluation, task) for number, evaluation, task in _scenes(evaluations)]
-    if any(figures):
+    tasks = dict.fromkeys(task for evaluation in evaluations for task in evaluation.tasks)
+    rows = list(filter(None, (_maps_of(task, evaluations) for task in tasks)))
+    if rows:
         yield (
             "<p>Seen from above, the arm at the bottom. The shape says how an episode ended, the color which cube was "
             "named. Squares stand for bins. The dashed field is where the twin puts cubes. A mark leads to its episode."
-            f"</p>\n{_legend(evaluations)}\n"
-            f'<div class="maps">\n{"\n".join(filter(None, figures))}\n</div>'
+            f"</p>\n{_legend(evaluations)}"
         )
+        yield from rows
     for evaluation in evaluations:
         if evaluation.episodes and not any(scene_map(evaluation, task) for task in evaluation.tasks):
             yield (
@@ -97,12 +98,10 @@ def _maps(evaluations: Sequence[Evaluation]) -> Iterator[str]:
             )
 
 
-def _scenes(evaluations: Sequence[Evaluation]) -> Iterator[tuple[int, Evaluation, str]]:
-    """Evaluation by evaluation within a task, so that maps to be compared stand side by side."""
-    for task in dict.fromkeys(task for evaluation in evaluations for task in evaluation.tasks):
-        for number, evaluation in enumerate(evaluations):
-            if task in evaluation.tasks:
-                yield number, evaluation, task
+def _maps_of(task: str, evaluations: Sequence[Evaluation]) -> str:
+    """The maps of one kind of scene, side by side to be compared."""
+    figures = [_map(number, evaluation, task) for number, evaluation in enumerate(evaluations)]
+    return f'<div class="maps">\n{"\n".join(filter(None, figures))}\n</div>' if any(figures) else ""
 
 
 def _map(number: int, evaluation: Evaluation, task: str) -> str:

@@ -30,8 +30,8 @@ svg a { color: var(--text); } svg text { fill: var(--quiet); stroke: none; font-
 .mark { stroke-width: 3.5; } .full { fill: currentColor; stroke: var(--page); stroke-width: 1; }
 .open { fill: var(--page); } .dashed { stroke-width: 2; stroke-dasharray: 3 3; }
 .target { stroke: none; fill: transparent; }
-.maps { display: flex; flex-wrap: wrap; gap: 1rem; }
-.maps figure { margin: 0; flex: 0 1 26rem; min-width: min(100%, 17rem); }
+.maps { display: flex; flex-wrap: wrap; gap: 1rem; margin-bottom: 1rem; }
+.maps figure { margin: 0; flex: 0 1 22rem; min-width: min(100%, 17rem); }
 .map { display: block; width: 100%; background: var(--panel); border: 1px solid var(--line); border-radius: 0.5rem; }
 .map a:focus-visible .mark, .map a:hover .mark { stroke: var(--text); }
 .reach { stroke: var(--quiet); stroke-dasharray: 6 5; opacity: 0.6; } .base { fill: var(--line); stroke: none; }
@@ -55,7 +55,7 @@ body:has(#large:checked) .strip li { flex: none; max-width: none; width: min(20r
 @media print { :root { --text: #000; --page: #fff; --panel: #fff; --line: #bbb; --quiet: #444; --link: #000;
     --cube-red: #c4161c; --cube-blue: #1a56d6; }
   body { max-width: none; padding: 0; font-size: 10pt; } .filter { display: none; } .strip ol { flex-wrap: wrap; }
-  body .strip li, body:has(#large:checked) .strip li { flex: none; width: 1.9cm; }
+  body .strip li, body:has(#large:checked) .strip li { flex: none; width: 1.38cm; }
   .episode, .maps figure, tr { break-inside: avoid; }
   h2 { break-after: avoid; } .maps figure { flex-basis: 8cm; }
   .wide { overflow: visible; } tbody th { position: static; } }
