@@ -205,7 +205,8 @@ def test_jerk_is_in_degrees_whatever_the_arm_s_unit_is(twin, use_degrees):
     convert = arm.robot.bus.converter.dict_to_units
     values = np.array([[convert(ticks)[joint] for joint in JOINTS] for ticks in (low, high)])
     turned_deg = np.diff(arm.body_deg(values, arm.action_keys), axis=0)[0]
-    np.testing.assert_allclose(turned_deg, [0, 0, 45, 0, 0], atol=1e-9)
+    a_turn_ticks = 4095  # in LeRobot's degrees
+    np.testing.assert_allclose(turned_deg, [0, 0, 512 * 360 / a_turn_ticks, 0, 0], atol=1e-9)
 
 
 class Camera:
