@@ -14,7 +14,8 @@ Measured with MuJoCo 3.17 and mink 1.3 on one thread of a busy 2-core machine, `
     pick-lift        60/60   100.0%   94.0% - 100.0%      4.8 s      24 x
     pick-place       60/60   100.0%   94.0% - 100.0%      6.5 s      31 x
 
-At 15 and at 30 Hz 60/60 each, too, and on seeds 1000 to 1059 at 10 and 30 Hz. Speed 13 to 48, by what else the machine did.
+At 15 and at 30 Hz 60/60 each, too, and on seeds 1000 to 1059 at 10 and 30 Hz. Speed 13 to 48, by what else the machine
+did.
 """
 
 import argparse
