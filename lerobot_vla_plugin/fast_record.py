@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     _silence_libraries()
     try:
         steps_of_frame(args.fps)
+        if args.episodes < 1:
+            raise ValueError(f"--episodes must be 1 or more, got {args.episodes}")
         with new_folder(args.output) as draft:
             failed = _record(args, draft)
     except (ValueError, OSError, RuntimeError) as error:

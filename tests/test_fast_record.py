@@ -98,13 +98,15 @@ def test_recorded_twice_it_is_the_same(recorded, tmp_path):
         np.testing.assert_array_equal(values, vectors(recorded)[key])
 
 
-def test_nothing_is_overwritten_and_a_rate_that_cannot_be_leaves_nothing(recorded, tmp_path, capsys):
+def test_nothing_is_overwritten_and_options_that_make_no_sense_leave_nothing(recorded, tmp_path, capsys):
     before = (recorded / "meta/info.json").stat().st_mtime_ns
     assert record(recorded) == 2
     assert "exists; name a new folder" in capsys.readouterr().err
     assert (recorded / "meta/info.json").stat().st_mtime_ns == before
     assert record(tmp_path / "new", "--fps", "11") == 2
     assert "fps must be one of" in capsys.readouterr().err
+    assert record(tmp_path / "new", "--episodes", "0") == 2
+    assert "--episodes must be 1 or more, got 0" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
