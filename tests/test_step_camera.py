@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-zmq = pytest.importorskip("zmq")
+pytest.importorskip("zmq")
 
 from lerobot.cameras.utils import make_cameras_from_configs
 from lerobot.cameras.zmq import ZMQCameraConfig
@@ -23,6 +23,8 @@ class Publisher:
     """Publishes pictures whose brightness is their step, and the last one again and again."""
 
     def __init__(self) -> None:
+        import zmq
+
         self._socket = zmq.Context.instance().socket(zmq.PUB)
         self.port = self._socket.bind_to_random_port("tcp://127.0.0.1")
         self._lock, self._stopping = threading.Lock(), threading.Event()

@@ -73,7 +73,7 @@ def test_a_client_that_comes_back_learns_the_step(twin: SO101Twin) -> None:
 
 
 def test_two_clients_at_once_are_refused(twin: SO101Twin, control: TwinControl) -> None:
-    with pytest.raises(TwinBusyError, match="another client controls the twin.*--directory"):
+    with pytest.raises(TwinBusyError, match=r"another client controls the twin.*--directory"):
         TwinControl(twin.config.directory)
     assert control.advance(1) > 0  # the first one goes on
 
@@ -126,13 +126,13 @@ def test_a_twin_that_ends_says_so_to_its_client(tmp_path: Path) -> None:
     twin.start()
     with TwinControl(tmp_path) as control:
         twin.stop()
-        with pytest.raises(ConnectionError, match="ended|reset|Broken"):
+        with pytest.raises(ConnectionError, match=r"ended|reset|Broken"):
             control.advance(1)
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 def test_options_that_need_a_task_or_another_arm_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="need a task, one of .*pick-lift"):
+    with pytest.raises(ValueError, match=r"need a task, one of .*pick-lift"):
         TwinConfig(lock_step=True)
     with pytest.raises(ValueError, match="no task 'juggle'; there are"):
         TwinConfig(task="juggle")

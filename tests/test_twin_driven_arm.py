@@ -82,7 +82,7 @@ def arm(world: World, request: pytest.FixtureRequest):
 
 
 def test_goals_in_ticks_bring_the_arm_to_the_angles_that_the_calibration_says(arm: Arm) -> None:
-    goal_rad = START_RAD + [0.4, 0.3, -0.3, -0.4, 0.5, 0.6]
+    goal_rad = START_RAD + np.array([0.4, 0.3, -0.3, -0.4, 0.5, 0.6])
     arm.send(goal_rad)
     arm.driven.step(600)
     # Gravity bends the arm by its torque over the gain.
@@ -159,7 +159,7 @@ def test_a_jammed_joint_stays_and_says_where(arm: Arm) -> None:
     arm.driven.step(300)
     arm.strike(FaultKind.STUCK, "shoulder_pan")
     before = arm.bus.positions_ticks()["shoulder_pan"]
-    arm.send(START_RAD + [0.5, 0, 0, 0, 0, 0])
+    arm.send(START_RAD + 0.5 * np.eye(6)[0])
     arm.driven.step(300)
     assert arm.bus.positions_ticks()["shoulder_pan"] == before
     arm.bus.clear_faults()

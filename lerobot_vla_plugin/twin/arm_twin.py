@@ -196,6 +196,12 @@ class ArmTwin:
         assert isinstance(self._life, TouchLife)
         return self._life.task
 
+    @property
+    def task_life(self) -> TaskLife:
+        """World, scenes and person; only of a twin with tasks."""
+        assert isinstance(self._life, TaskLife)
+        return self._life
+
     # How it is put together ------------------------------------------------------------------------------
 
     def _make_follower(self, rest_ticks: Mapping[str, int]) -> ServoBus:

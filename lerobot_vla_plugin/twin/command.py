@@ -149,6 +149,8 @@ def _recording(twin: ArmTwin) -> list[str]:
 
 def _evaluation(twin: ArmTwin, robot: list[str]) -> list[str]:
     options = ["--env.type=physical_arm", f"--env.twin={twin.config.directory}", f"--env.scene={twin.config.task}"]
+    if twin.config.color is not None:
+        options.append(f"--env.color={twin.config.color}")
     arm = [argument.replace("--robot.", "--env.robot.", 1) for argument in robot]
     evaluation = ["--env.fps=15", "--eval.n_episodes=20", "--eval.batch_size=1"]
     return ["lerobot-eval", "--policy.path=PATH_OF_A_POLICY", *options, *arm, *evaluation]
