@@ -8,7 +8,8 @@ from lerobot_vla_plugin.arms.guard import FIRST_STEP_S
 from lerobot_vla_plugin.arms.guard_report import InterventionKind
 from lerobot_vla_plugin.envs.simulated_arm import SimulatedArm, SimulatedLeader, steps_of_frame
 from lerobot_vla_plugin.twin.scenes import draw_layout
-from lerobot_vla_plugin.twin.world import START_RAD, World
+from lerobot_vla_plugin.twin.so101_model import SO101
+from lerobot_vla_plugin.twin.world import World
 
 TICK_DEG = 360 / 4095  # LeRobot's
 
@@ -26,14 +27,14 @@ def arm(world, request) -> SimulatedArm:
 
 
 def test_it_stands_where_the_world_started(arm):
-    expected_ticks = arm.ticks.to_exact_ticks(START_RAD)
+    expected_ticks = arm.ticks.to_exact_ticks(SO101.start_rad)
     np.testing.assert_allclose(arm.converter.to_exact_ticks(arm.read()), expected_ticks, atol=0.5 + 1e-6)
 
 
 def test_degrees_are_the_angles_of_the_world(world):
     arm = SimulatedArm(world)
     arm.start(draw_layout("pick-lift", 0))
-    np.testing.assert_allclose(arm.read()[:5], np.rad2deg(START_RAD[:5]), atol=TICK_DEG)
+    np.testing.assert_allclose(arm.read()[:5], np.rad2deg(SO101.start_rad[:5]), atol=TICK_DEG)
 
 
 def test_every_reading_is_a_whole_tick(arm):
@@ -94,7 +95,7 @@ def test_another_calibration_reads_other_ticks_and_moves_the_same(world):
 def test_a_leader_brings_its_follower_where_the_person_wants_it(world, use_degrees):
     arm = SimulatedArm(world, use_degrees=use_degrees)
     leader = SimulatedLeader(arm, use_degrees=use_degrees)
-    goal_rad = START_RAD + np.array([0.01, 0.02, -0.03, -0.04, 0.05, 0.1])
+    goal_rad = SO101.start_rad + np.array([0.01, 0.02, -0.03, -0.04, 0.05, 0.1])
     goal_ticks = arm.converter.to_ticks(leader.read(goal_rad))
     np.testing.assert_allclose(arm.ticks.to_rad(goal_ticks), goal_rad, atol=np.deg2rad(0.2))
 

@@ -15,7 +15,7 @@ from lerobot_vla_plugin.twin.control import TwinBusyError, TwinControl, TwinErro
 from lerobot_vla_plugin.twin.koch import KochTwin
 from lerobot_vla_plugin.twin.scenes import draw_layout
 from lerobot_vla_plugin.twin.so101 import SO101Twin, TwinConfig
-from lerobot_vla_plugin.twin.world import START_RAD
+from lerobot_vla_plugin.twin.so101_model import SO101
 
 CAMERAS = CameraConfig(width=32, height=24, renderer="drawing")
 
@@ -48,7 +48,7 @@ def test_a_reset_lays_the_scene_of_the_seed_with_the_arm_at_its_start(twin: SO10
     assert (scene.instruction, scene.color) == ("Put the blue cube into the bin.", "blue")
     assert scene.layout["bin_m"] == list(layout.bin_m)
     assert scene.layout["cubes"]["red"]["x_m"] == layout.cubes["red"].x_m
-    assert list(scene.start_rad.values()) == START_RAD.tolist()
+    assert list(scene.start_rad.values()) == SO101.start_rad.tolist()
     assert twin.follower_joints()[:5] == pytest.approx([0, -60, 60, 75, 0], abs=0.1)
     assert twin.follower.registers("Goal_Position") == twin.follower.positions_ticks()
     assert scene.step == control.step > before

@@ -17,7 +17,8 @@ from lerobot_vla_plugin.twin.feetech import STS3215_REGISTERS, Instruction, Pack
 from lerobot_vla_plugin.twin.joint_map import JointMap
 from lerobot_vla_plugin.twin.scenes import draw_layout
 from lerobot_vla_plugin.twin.so101 import make_so101_bus
-from lerobot_vla_plugin.twin.world import START_RAD, World
+from lerobot_vla_plugin.twin.so101_model import SO101
+from lerobot_vla_plugin.twin.world import World
 
 EXAMPLE = example_calibration("so_follower", "so101_follower")
 # As if the servos had been put on otherwise, and two of them turned round.
@@ -82,7 +83,7 @@ def arm(world: World, request: pytest.FixtureRequest):
 
 
 def test_goals_in_ticks_bring_the_arm_to_the_angles_that_the_calibration_says(arm: Arm) -> None:
-    goal_rad = START_RAD + np.array([0.4, 0.3, -0.3, -0.4, 0.5, 0.6])
+    goal_rad = SO101.start_rad + np.array([0.4, 0.3, -0.3, -0.4, 0.5, 0.6])
     arm.send(goal_rad)
     arm.driven.step(600)
     # Gravity bends the arm by its torque over the gain.
@@ -95,7 +96,7 @@ def test_every_calibration_moves_the_same_arm(world: World) -> None:
     ends = []
     for calibration in (EXAMPLE, OTHER):
         arm = Arm(world, calibration)
-        arm.send(START_RAD + 0.3)
+        arm.send(SO101.start_rad + 0.3)
         arm.driven.step(300)
         ends.append(world.joints_rad)
     np.testing.assert_allclose(*ends, atol=0.01)
@@ -114,10 +115,10 @@ def test_a_servo_whose_middle_is_set_anew_counts_otherwise_and_stays_where_it_is
 
 def test_the_reset_puts_positions_and_goals_at_the_start_and_leaves_torque_alone(arm: Arm) -> None:
     arm.write("elbow_flex", "Torque_Enable", 0)
-    arm.send(START_RAD + 0.4)
+    arm.send(SO101.start_rad + 0.4)
     arm.driven.step(200)
     arm.driven.reset(LAYOUT)
-    np.testing.assert_allclose(arm.ticks(), arm.map.to_exact_ticks(START_RAD), atol=0.5 + 1e-9)
+    np.testing.assert_allclose(arm.ticks(), arm.map.to_exact_ticks(SO101.start_rad), atol=0.5 + 1e-9)
     np.testing.assert_array_equal(list(arm.bus.registers("Goal_Position").values()), arm.ticks())
     assert [joint for joint, on in arm.bus.torque_enabled().items() if not on] == ["elbow_flex"]
 
@@ -138,7 +139,7 @@ def test_registers_decide_how_hard_a_motor_tries(arm: Arm) -> None:
         arm.driven.reset(LAYOUT)
         arm.write("elbow_flex", name, value)
         arm.driven.step(300)
-        errors[name] = abs(arm.world.joints_rad[2] - START_RAD[2])
+        errors[name] = abs(arm.world.joints_rad[2] - SO101.start_rad[2])
         arm.write("elbow_flex", "P_Coefficient", 16)
     assert errors["P_Coefficient"] < 0.7 * errors["Torque_Limit"]
     assert errors["Max_Torque_Limit"] > 2 * errors["Torque_Limit"]
@@ -159,7 +160,7 @@ def test_a_jammed_joint_stays_and_says_where(arm: Arm) -> None:
     arm.driven.step(300)
     arm.strike(FaultKind.STUCK, "shoulder_pan")
     before = arm.bus.positions_ticks()["shoulder_pan"]
-    arm.send(START_RAD + 0.5 * np.eye(6)[0])
+    arm.send(SO101.start_rad + 0.5 * np.eye(6)[0])
     arm.driven.step(300)
     assert arm.bus.positions_ticks()["shoulder_pan"] == before
     arm.bus.clear_faults()
@@ -169,7 +170,7 @@ def test_a_jammed_joint_stays_and_says_where(arm: Arm) -> None:
 
 @pytest.mark.parametrize("kind", [FaultKind.OVERLOAD, FaultKind.BROWN_OUT, FaultKind.MOTOR_GONE])
 def test_a_motor_that_fails_lets_its_link_fall_until_it_is_switched_on_again(arm: Arm, kind: FaultKind) -> None:
-    arm.send(START_RAD)
+    arm.send(SO101.start_rad)
     arm.driven.step(100)
     held_rad = arm.world.joints_rad[2]
     arm.strike(kind, "elbow_flex")

@@ -11,7 +11,8 @@ from lerobot_vla_plugin.twin.hand import perform
 from lerobot_vla_plugin.twin.judge import Judge, Verdict
 from lerobot_vla_plugin.twin.kinematics import Kinematics, azimuth_rad
 from lerobot_vla_plugin.twin.scenes import CUBE_HALF_M, TASKS, CubePose, Goal, draw_layout
-from lerobot_vla_plugin.twin.world import START_RAD, World
+from lerobot_vla_plugin.twin.so101_model import SO101
+from lerobot_vla_plugin.twin.world import World
 
 OTHER = {"red": "blue", "blue": "red"}
 
@@ -123,9 +124,9 @@ def test_a_plan_starts_where_the_arm_is_and_keeps_inside_its_joints(world: World
     low, high = world.joint_limits_rad.T
     for seed in range(5):
         rng, layout = np.random.default_rng(seed), draw_layout("pick-place", seed)
-        plan = GraspPlan(START_RAD, plan_waypoints(layout, layout.color, rng), kinematics)
+        plan = GraspPlan(SO101.start_rad, plan_waypoints(layout, layout.color, rng), kinematics)
         track = np.array([plan.posture_rad(time) for time in np.arange(0, plan.duration_s + 1, 1 / 30)])
-        np.testing.assert_array_equal(track[0], START_RAD)
+        np.testing.assert_array_equal(track[0], SO101.start_rad)
         np.testing.assert_array_equal(track[-1], plan.posture_rad(plan.duration_s))
         assert np.all((track >= low) & (track <= high))
         assert np.abs(np.diff(track, axis=0)).max() * 30 < 5.0  # slower than the motors turn without load
@@ -133,7 +134,7 @@ def test_a_plan_starts_where_the_arm_is_and_keeps_inside_its_joints(world: World
 
 def test_speed_is_the_slope_of_the_posture(kinematics: Kinematics) -> None:
     layout = draw_layout("pick-lift", 0)
-    plan = GraspPlan(START_RAD, plan_waypoints(layout, "red", np.random.default_rng(0)), kinematics)
+    plan = GraspPlan(SO101.start_rad, plan_waypoints(layout, "red", np.random.default_rng(0)), kinematics)
     for time_s in (0.4, 1.7, 2.6):
         slope = (plan.posture_rad(time_s + 1e-6) - plan.posture_rad(time_s - 1e-6)) / 2e-6
         np.testing.assert_allclose(plan.speed_rad_s(time_s), slope, atol=1e-5)

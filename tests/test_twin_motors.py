@@ -5,12 +5,14 @@ import pytest
 
 pytest.importorskip("mujoco")
 
-from lerobot_vla_plugin.twin.motors import PLAY_RAD, TICK_RAD, Motors, MotorSettings, follow_with_play, seen_error
+from lerobot_vla_plugin.twin.motors import PLAY_RAD, TICK_RAD, Motors, follow_with_play, seen_error
 from lerobot_vla_plugin.twin.scenes import draw_layout
-from lerobot_vla_plugin.twin.world import START_RAD, World
+from lerobot_vla_plugin.twin.so101_model import SO101
+from lerobot_vla_plugin.twin.world import World
 
 SIX = np.ones(6)
 STILL = np.zeros(6)
+SETTINGS = SO101.motors.settings()
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def world() -> World:
 
 
 def _torque(error_ticks: float, speed_rad_s: float = 0.0) -> np.ndarray:
-    motors = Motors()
+    motors = Motors(SO101.motors)
     motors.goal_rad = SIX * error_ticks * TICK_RAD
     return motors.torque_nm(SIX * speed_rad_s)
 
@@ -33,8 +35,8 @@ def test_one_tick_is_inside_the_dead_zone_and_two_are_not() -> None:
 
 
 def test_the_encoder_counts_whole_ticks() -> None:
-    assert seen_error(SIX * 10.4 * TICK_RAD, SIX * 0.4 * TICK_RAD, MotorSettings()) == pytest.approx(10 * TICK_RAD)
-    assert seen_error(SIX * 10.4 * TICK_RAD, -SIX * 0.6 * TICK_RAD, MotorSettings()) == pytest.approx(11 * TICK_RAD)
+    assert seen_error(SIX * 10.4 * TICK_RAD, SIX * 0.4 * TICK_RAD, SETTINGS) == pytest.approx(10 * TICK_RAD)
+    assert seen_error(SIX * 10.4 * TICK_RAD, -SIX * 0.6 * TICK_RAD, SETTINGS) == pytest.approx(11 * TICK_RAD)
 
 
 def test_the_stall_torque_is_the_limit_and_half_of_it_in_the_gripper() -> None:
@@ -51,7 +53,7 @@ def test_speed_brakes() -> None:
 
 
 def test_a_motor_without_torque_gives_none() -> None:
-    motors = Motors()
+    motors = Motors(SO101.motors)
     motors.goal_rad = SIX.copy()
     motors.torque_enabled[2] = False
     assert np.flatnonzero(motors.torque_nm(STILL) == 0).tolist() == [2]
@@ -76,7 +78,7 @@ def test_no_load_speed(world: World) -> None:
     At full duty torque and friction balance at (1.9 - 0.052) / (1.9 / 5.45) = 5.301 rad/s, which the D term lowers once
     the goal is near; here it is 10 rad away, so that 5.05 x 10 - 0.3 x 5.3 is far above the stall torque.
     """
-    world.reset(draw_layout("pick-lift", 0), np.array([-1.5, *START_RAD[1:]]))
+    world.reset(draw_layout("pick-lift", 0), np.array([-1.5, *SO101.start_rad[1:]]))
     world.motors.goal_rad[0] += 10.0
     world.step(170)
     assert world.data.qpos[0] < 1.5  # not yet at its stop
@@ -97,7 +99,7 @@ def test_stall_holds_a_weight_and_no_more(world: World) -> None:
 def test_a_servo_rests_within_dead_zone_friction_and_play(world: World) -> None:
     """From either side it stops short by less than friction / gain + dead zone, 0.59 + 0.09 deg."""
     for start_rad in (-0.3, 0.3):
-        world.reset(draw_layout("pick-lift", 0), np.array([start_rad, *START_RAD[1:]]))
+        world.reset(draw_layout("pick-lift", 0), np.array([start_rad, *SO101.start_rad[1:]]))
         world.motors.goal_rad[0] = 0.0
         world.step(600)
         assert abs(world.joints_rad[0]) < np.deg2rad(0.75)

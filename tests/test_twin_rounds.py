@@ -14,9 +14,10 @@ from lerobot_vla_plugin.twin.arm_model import JOINTS
 from lerobot_vla_plugin.twin.rounds import RESET_S, Rounds
 from lerobot_vla_plugin.twin.scenes import TASKS
 from lerobot_vla_plugin.twin.so101 import SO101Twin, TwinConfig
+from lerobot_vla_plugin.twin.so101_model import SO101
 from lerobot_vla_plugin.twin.task_life import TaskLife
 from lerobot_vla_plugin.twin.workplace import Workplace
-from lerobot_vla_plugin.twin.world import START_RAD, World
+from lerobot_vla_plugin.twin.world import World
 
 TASK = "pick-lift"
 EPISODE_S = TASKS[TASK].episode_s
@@ -90,7 +91,7 @@ def twin(world: World) -> Twin:
 
 
 def _off_start(twin: Twin) -> float:
-    return np.abs(twin.world.joints_rad - START_RAD).max()
+    return np.abs(twin.world.joints_rad - SO101.start_rad).max()
 
 
 @pytest.mark.parametrize("saving_s", [1.0, 0.0])
@@ -140,7 +141,7 @@ def test_an_arm_that_is_let_go_falls_and_is_put_back_with_the_next_scene(twin: T
 
 def test_a_policy_has_the_time_limit_and_the_next_scene_is_laid_around_its_arm(twin: Twin) -> None:
     twin.switch(True)
-    goal_rad = START_RAD + np.array([0.5, 0.2, -0.2, 0, 0, 0])
+    goal_rad = SO101.start_rad + np.array([0.5, 0.2, -0.2, 0, 0, 0])
     twin.run(TASKS[TASK].time_limit_s - 0.5, goal_rad=goal_rad)
     assert (twin.seed, twin.place.attempts) == (10, 1)
     before_rad = twin.world.joints_rad

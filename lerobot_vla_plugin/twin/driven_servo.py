@@ -7,7 +7,6 @@ from lerobot_vla_plugin.twin.servo import Servo
 
 _SETTINGS = slice(0, 56)  # below the registers that report: all that the motor depends on, but for Status
 _STATUS_ADDRESS = 65
-_LEROBOTS_P, _LEROBOTS_D = 16, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +15,15 @@ class Drive:
 
     Attributes:
         goal_ticks: Where to, as the servo counts, in [ticks].
-        gain: Share of the gain that LeRobot's P_Coefficient gives.
-        damping: Share of the damping that LeRobot's D_Coefficient gives.
+        p_gain: Its P gain, as in the register.
+        d_gain: Its D gain, likewise.
         largest_duty: Limit of the duty, in [0, 1]; 0 where the motor does not drive.
         dead_zone_ticks: Errors that it ignores, in [ticks].
     """
 
     goal_ticks: int
-    gain: float
-    damping: float
+    p_gain: int
+    d_gain: int
     largest_duty: float
     dead_zone_ticks: int
 
@@ -47,6 +46,14 @@ class DrivenServo(Servo):
         if self._drive is None or self._drive[0] != key:
             self._drive = key, self._read_drive()
         return self._drive[1]
+
+    def encoder_at(self, position_ticks: float) -> float:
+        """Where the encoder stands at a position, as the servo is calibrated now.
+
+        Args:
+            position_ticks: The position, in [ticks] of the calibration.
+        """
+        return position_ticks + self._offset()
 
     def unfold(self, encoder_ticks: int, position_ticks: int) -> int:
         """A position as the servo counts, on the scale of an encoder that counts on beyond a turn.
@@ -104,8 +111,8 @@ class DrivenServo(Servo):
         limit = min(self.register("Torque_Limit"), self.register("Max_Torque_Limit"), 1000) / 1000
         return Drive(
             goal_ticks=self.goal_ticks,
-            gain=self.register("P_Coefficient") / _LEROBOTS_P,
-            damping=self.register("D_Coefficient") / _LEROBOTS_D,
+            p_gain=self.register("P_Coefficient"),
+            d_gain=self.register("D_Coefficient"),
             largest_duty=limit if drives else 0.0,
             dead_zone_ticks=max(self.register("CW_Dead_Zone"), self.register("CCW_Dead_Zone")),
         )

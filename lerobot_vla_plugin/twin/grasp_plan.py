@@ -6,21 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lerobot_vla_plugin.twin.arm_model import FINGERTIP_HALF_LENGTH_M, PAN_AXIS_M
+from lerobot_vla_plugin.twin.arm_model import PAN_AXIS_M, ArmModel
 from lerobot_vla_plugin.twin.kinematics import Kinematics, azimuth_rad
 from lerobot_vla_plugin.twin.scenes import CUBE_HALF_M, CubePose, Goal, Layout
+from lerobot_vla_plugin.twin.so101_model import SO101
 
-_CLOSED_RAD = -0.12  # further than a cube lets the jaws close: what lacks is the force of the grip
-_OPEN_RAD = (0.525, 0.625)
-_GRASP_HEIGHT_M = 0.006 + FINGERTIP_HALF_LENGTH_M  # fingertips 6 mm above the table
+_ABOVE_TABLE_M = 0.006  # of fingertips around a cube
 _CLEARANCE_M = 0.005  # of the fixed finger beside the cube, on the way down
 _HOVER_M, _LIFT_M, _CARRY_M = 0.065, 0.08, 0.075
 _INTO_BIN_M = 0.045
 _PRESS_M = 0.003
 _JITTER_M = np.array([0.006, 0.006, 0.008])
 _SWING_RAD_S = 1.2
-# Best roll of the wrist for a grasp: a quarter turn, where the moving jaw stands beside the arm, not below it.
-_BEST_ROLL_RAD = np.pi / 2
+# Best direction of the jaws for a grasp, as seen from the arm: the moving one stands beside it, not below it.
+_BEST_YAW_RAD = np.pi / 2
 _UP = np.array([0.0, 0.0, 1.0])
 
 
@@ -85,29 +84,30 @@ class GraspPlan:
         return self._curve(time_s, 1) if time_s < self.duration_s else np.zeros(6)
 
 
-def plan_waypoints(layout: Layout, color: str, rng: np.random.Generator) -> list[Waypoint]:
+def plan_waypoints(layout: Layout, color: str, rng: np.random.Generator, arm: ArmModel = SO101) -> list[Waypoint]:
     """What a person would do with a cube, no two times quite alike.
 
     Args:
         layout: The scene, which says what is to be done and where things stand.
         color: The cube to do it to.
         rng: Draws the little differences.
+        arm: The arm that does it.
     """
     cube = layout.cubes[color]
     yaw_rad = choose_yaw(cube)
     if layout.task.goal is Goal.TOUCHED:
-        return list(_touch(cube, yaw_rad, rng))
-    waypoints = list(_pick(cube, yaw_rad, rng))
+        return list(_touch(cube, yaw_rad, arm, rng))
+    waypoints = list(_pick(cube, yaw_rad, arm, rng))
     if layout.task.goal is Goal.PLACED:
-        waypoints += _place(waypoints[-1], layout.bin_m, waypoints[0].jaw_rad, rng)
+        waypoints += _place(waypoints[-1], layout.bin_m, waypoints[0].jaw_rad, arm, rng)
     else:
         grasped = waypoints[-1]
-        waypoints.append(Waypoint(_above(cube, _GRASP_HEIGHT_M + _LIFT_M), yaw_rad, grasped.jaw_rad, 0.6))
+        waypoints.append(Waypoint(_above(cube, _grasp_height_m(arm) + _LIFT_M), yaw_rad, grasped.jaw_rad, 0.6))
     return waypoints
 
 
 def choose_yaw(cube: CubePose) -> float:
-    """Direction in which to close the jaws: of a cube's four, the one with the best roll of the wrist, in [rad].
+    """Direction in which to close the jaws: of a cube's four, the best as seen from the arm, in [rad].
 
     Args:
         cube: Where the cube stands.
@@ -115,41 +115,41 @@ def choose_yaw(cube: CubePose) -> float:
     azimuth = azimuth_rad((cube.x_m, cube.y_m))
 
     def off_best(yaw_rad: float) -> float:
-        return abs(np.remainder(yaw_rad - azimuth - _BEST_ROLL_RAD + np.pi, 2 * np.pi) - np.pi)
+        return abs(np.remainder(yaw_rad - azimuth - _BEST_YAW_RAD + np.pi, 2 * np.pi) - np.pi)
 
     return min((cube.yaw_rad + quarter * np.pi / 2 for quarter in range(4)), key=off_best)
 
 
-def _touch(cube: CubePose, yaw_rad: float, rng: np.random.Generator) -> Iterator[Waypoint]:
+def _touch(cube: CubePose, yaw_rad: float, arm: ArmModel, rng: np.random.Generator) -> Iterator[Waypoint]:
     # The closed fingertips meet at the fixed finger's face, half a cube beside the middle of the open jaws.
     aside_m = CUBE_HALF_M * _direction(yaw_rad)
-    top = _above(cube, 2 * CUBE_HALF_M + FINGERTIP_HALF_LENGTH_M) + aside_m
-    yield Waypoint(top + 0.05 * _UP + _jitter(rng), yaw_rad, _CLOSED_RAD, _varied(1.3, rng))
-    yield Waypoint(top + 0.01 * _UP, yaw_rad, _CLOSED_RAD, _varied(0.5, rng))
-    yield Waypoint(top - _PRESS_M * _UP, yaw_rad, _CLOSED_RAD, _varied(0.4, rng))
-    yield Waypoint(top - _PRESS_M * _UP, yaw_rad, _CLOSED_RAD, 0.5)
+    top = _above(cube, 2 * CUBE_HALF_M + arm.fingertip_half_length_m) + aside_m
+    yield Waypoint(top + 0.05 * _UP + _jitter(rng), yaw_rad, arm.closed_rad, _varied(1.3, rng))
+    yield Waypoint(top + 0.01 * _UP, yaw_rad, arm.closed_rad, _varied(0.5, rng))
+    yield Waypoint(top - _PRESS_M * _UP, yaw_rad, arm.closed_rad, _varied(0.4, rng))
+    yield Waypoint(top - _PRESS_M * _UP, yaw_rad, arm.closed_rad, 0.5)
 
 
-def _pick(cube: CubePose, yaw_rad: float, rng: np.random.Generator) -> Iterator[Waypoint]:
-    grasp = _above(cube, _GRASP_HEIGHT_M)
+def _pick(cube: CubePose, yaw_rad: float, arm: ArmModel, rng: np.random.Generator) -> Iterator[Waypoint]:
+    grasp = _above(cube, _grasp_height_m(arm))
     beside = grasp - _CLEARANCE_M * _direction(yaw_rad)
     nearly = grasp - 0.3 * _CLEARANCE_M * _direction(yaw_rad)
-    jitter_m, open_rad = _jitter(rng), float(rng.uniform(*_OPEN_RAD))
+    jitter_m, open_rad = _jitter(rng), float(rng.uniform(*arm.open_rad))
     hover = _HOVER_M * _UP + jitter_m
     yield Waypoint(beside + hover, yaw_rad, open_rad, _varied(1.3, rng))
     for share in (0.66, 0.33, 0.0):
         yield Waypoint(beside + share * hover, yaw_rad, open_rad, _varied(0.22, rng))
     yield Waypoint(beside, yaw_rad, open_rad, 0.3)
-    yield Waypoint(nearly, yaw_rad, _CLOSED_RAD, _varied(0.5, rng))
-    yield Waypoint(nearly, yaw_rad, _CLOSED_RAD, 0.15)
+    yield Waypoint(nearly, yaw_rad, arm.closed_rad, _varied(0.5, rng))
+    yield Waypoint(nearly, yaw_rad, arm.closed_rad, 0.15)
     for share in (0.33, 0.66, 1.0):
-        yield Waypoint(grasp + share * _CARRY_M * _UP, yaw_rad, _CLOSED_RAD, _varied(0.25, rng))
+        yield Waypoint(grasp + share * _CARRY_M * _UP, yaw_rad, arm.closed_rad, _varied(0.25, rng))
 
 
 def _place(
-    grasped: Waypoint, bin_m: tuple[float, float], open_rad: float, rng: np.random.Generator
+    grasped: Waypoint, bin_m: tuple[float, float], open_rad: float, arm: ArmModel, rng: np.random.Generator
 ) -> Iterator[Waypoint]:
-    start_m, end_m = grasped.position_m, np.array([*bin_m, _GRASP_HEIGHT_M + _CARRY_M])
+    start_m, end_m = grasped.position_m, np.array([*bin_m, _grasp_height_m(arm) + _CARRY_M])
     start_rad, end_rad = azimuth_rad(start_m), azimuth_rad(end_m)
     roll_rad, closed_rad = grasped.yaw_rad - start_rad, grasped.jaw_rad
     duration_s = max(0.22, abs(end_rad - start_rad) / 4 / _SWING_RAD_S)
@@ -170,6 +170,11 @@ def _swing(start_m: NDArray, end_m: NDArray, share: float) -> tuple[NDArray[np.f
     azimuth = azimuth_rad(start_m) + share * (azimuth_rad(end_m) - azimuth_rad(start_m))
     distance_m, height_m = from_m + share * (to_m - from_m), start_m[2] + share * (end_m[2] - start_m[2])
     return np.array([PAN_AXIS_M, 0, height_m]) + distance_m * _direction(azimuth), azimuth
+
+
+def _grasp_height_m(arm: ArmModel) -> float:
+    """Middle of the fingertips around a cube on the table."""
+    return _ABOVE_TABLE_M + arm.fingertip_half_length_m
 
 
 def _above(cube: CubePose, height_m: float) -> NDArray[np.float64]:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from lerobot_vla_plugin.twin.grasp_plan import GraspPlan, plan_waypoints
 from lerobot_vla_plugin.twin.judge import Judge, Verdict
 from lerobot_vla_plugin.twin.kinematics import Kinematics
-from lerobot_vla_plugin.twin.motors import BACK_EMF_NM_S, DAMPING_NM_S, FRICTION_NM, GAIN_NM_RAD
 from lerobot_vla_plugin.twin.world import World
 from lerobot_vla_plugin.twin.world_model import STEPS_PER_S
 
@@ -57,7 +56,7 @@ class Hand:
 
     Args:
         plan: The motion.
-        kinematics: The arm, for its weight.
+        kinematics: The arm, for its weight and its motors.
     """
 
     def __init__(self, plan: Motion, kinematics: Kinematics) -> None:
@@ -81,9 +80,10 @@ class Hand:
         self._time_s = time_s
         correction_rad = self._correction_rad + share * lacking_rad
         self._correction_rad = np.clip(correction_rad, -_LARGEST_CORRECTION_RAD, _LARGEST_CORRECTION_RAD)
-        friction_nm = FRICTION_NM * np.tanh(speed_rad_s / _FRICTION_SPEED_RAD_S)
-        drag_nm = (BACK_EMF_NM_S + DAMPING_NM_S) * speed_rad_s
-        lead_rad = (self._kinematics.gravity_nm(wanted_rad) + drag_nm + friction_nm) / GAIN_NM_RAD
+        motors = self._kinematics.arm.motors
+        friction_nm = motors.friction_nm * np.tanh(speed_rad_s / _FRICTION_SPEED_RAD_S)
+        drag_nm = (motors.back_emf_nm_s + motors.damping_nm_s) * speed_rad_s
+        lead_rad = (self._kinematics.gravity_nm(wanted_rad) + drag_nm + friction_nm) / motors.gain_nm_rad
         return wanted_rad + _ARM * (lead_rad + self._correction_rad)
 
 
@@ -107,7 +107,8 @@ class Attempt:
         self, world: World, kinematics: Kinematics, rng: np.random.Generator, color: str | None = None
     ) -> None:
         layout = world.layout
-        plan = GraspPlan(world.joints_rad, plan_waypoints(layout, color or layout.color, rng), kinematics)
+        waypoints = plan_waypoints(layout, color or layout.color, rng, kinematics.arm)
+        plan = GraspPlan(world.joints_rad, waypoints, kinematics)
         self.duration_s = plan.duration_s + SETTLE_S
         self._hand, self._limits_rad = Hand(plan, kinematics), world.joint_limits_rad.T
 

@@ -1,4 +1,4 @@
-"""Inverse kinematics of the arm with mink: joint angles that hold the jaws around a point, pointing down.
+"""Inverse kinematics of an arm with mink: joint angles that hold the jaws around a point, pointing down.
 
 Five joints cannot give six numbers. The position comes first, then the direction in which the jaws close; how far the
 gripper tilts is left to the arm.
@@ -9,21 +9,12 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lerobot_vla_plugin.twin.arm_model import (
-    FINGER_FACE_M,
-    FINGER_TIP_M,
-    FINGERTIP_HALF_LENGTH_M,
-    JOINTS,
-    PAN_AXIS_M,
-    load_arm,
-)
+from lerobot_vla_plugin.twin.arm_model import JOINTS, PAN_AXIS_M, ArmModel
 from lerobot_vla_plugin.twin.scenes import AZIMUTH_DEG, CUBE_HALF_M, REACH_M
+from lerobot_vla_plugin.twin.so101_model import SO101
 
 LARGEST_RESIDUAL_M = 1e-3
-# Middle of a held cube when the fixed finger lies at its side, in the axes of the body "gripper".
-_GRASP_M = (FINGER_FACE_M + CUBE_HALF_M, 0.0, FINGER_TIP_M + FINGERTIP_HALF_LENGTH_M)
 _POSITION_COST, _JAW_COST, _TILT_COST = 1.0, 0.05, 0.004
-_BEND_RAD = np.deg2rad([-20.0, 20.0, 70.0])  # of lift, elbow and wrist, from where the search starts
 _ITERATIONS, _SMALLEST_STEP_RAD = 40, 1e-4
 
 
@@ -32,17 +23,26 @@ class UnreachableError(ValueError):
 
 
 class Kinematics:
-    """The arm without a world.
+    """An arm without a world.
+
+    Args:
+        arm: The arm.
+
+    Attributes:
+        arm: The arm.
 
     Raises:
         ModuleNotFoundError: MuJoCo, mink or the arm's model is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, arm: ArmModel = SO101) -> None:
         if find_spec("mink") is None:
             raise ModuleNotFoundError("the scripted person needs mink: pip install 'lerobot_policy_vla_plugin[twin]'")
-        spec = load_arm(visual=False)
-        spec.body("gripper").add_site(name="grasp", pos=_GRASP_M)
+        self.arm = arm
+        spec = arm.load(visual=False)
+        # Middle of a held cube when the fixed finger lies at its side.
+        grasp_m = (arm.finger_face_m + CUBE_HALF_M, 0.0, arm.finger_tip_m + arm.fingertip_half_length_m)
+        spec.body("gripper").add_site(name="grasp", pos=grasp_m)
         import mink
         import mujoco
 
@@ -73,7 +73,9 @@ class Kinematics:
             UnreachableError: The best posture is more than a millimetre away.
         """
         position_m = np.asarray(position_m, dtype=np.float64)
-        self._search(position_m, yaw_rad, first_guess(position_m, yaw_rad) if guess_rad is None else guess_rad)
+        if guess_rad is None:
+            guess_rad = first_guess(self.arm, position_m, yaw_rad)
+        self._search(position_m, yaw_rad, guess_rad)
         residual_m = float(np.linalg.norm(self._grasp_m() - position_m))
         if not residual_m <= LARGEST_RESIDUAL_M:
             raise UnreachableError(
@@ -129,10 +131,11 @@ class Kinematics:
         return self._configuration.data.site("grasp").xpos.copy()
 
 
-def first_guess(position_m: NDArray[np.float64], yaw_rad: float) -> NDArray[np.float64]:
+def first_guess(arm: ArmModel, position_m: NDArray[np.float64], yaw_rad: float) -> NDArray[np.float64]:
     """An arm that points to a place: the wrist's roll is nearly the jaws' yaw less the azimuth.
 
     Args:
+        arm: The arm.
         position_m: The place, shape (3,), in [m].
         yaw_rad: Direction in which the jaws close, in [rad].
 
@@ -140,7 +143,8 @@ def first_guess(position_m: NDArray[np.float64], yaw_rad: float) -> NDArray[np.f
         Angles of all joints but the gripper, shape (5,), in [rad].
     """
     azimuth = azimuth_rad(position_m)
-    return np.array([-azimuth, *_BEND_RAD, np.remainder(yaw_rad - azimuth + np.pi, 2 * np.pi) - np.pi])
+    roll_rad = yaw_rad - azimuth + arm.roll_ahead_rad
+    return np.array([-azimuth, *arm.bend_rad, np.remainder(roll_rad + np.pi, 2 * np.pi) - np.pi])
 
 
 def azimuth_rad(position_m: ArrayLike) -> float:

@@ -1,39 +1,79 @@
-"""The motors of an SO-101 follower: six STS3215 at 7.4 V, from what they are told to the torque at the joint.
+"""The motors of an arm, from what they are told to the torque at the joint.
 
 A motor sees its own encoder, in whole ticks; the link hangs behind it with some play. Its duty is proportional to the
 error, damped by the speed. The back-EMF, which takes torque away as it turns, is not here but in MuJoCo's joint
 damping, where the integrator handles it implicitly.
 """
 
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lerobot_vla_plugin.arms.joints import TICKS_PER_TURN
-from lerobot_vla_plugin.twin.arm_model import JOINTS
 
 TICK_RAD = 2 * np.pi / TICKS_PER_TURN
-STALL_NM = 1.9
-NO_LOAD_RAD_S = 5.45  # 52 turns a minute
-BACK_EMF_NM_S = STALL_NM / NO_LOAD_RAD_S
-GAIN_NM_RAD = 5.05  # LeRobot's P_Coefficient of 16: full duty 0.376 rad away from the goal
-DAMPING_NM_S = 0.3  # LeRobot's D_Coefficient of 32
-FRICTION_NM = 0.052
-ARMATURE_KG_M2 = 0.028  # inertia of rotor and gears, felt at the joint
-DEAD_ZONE_TICKS = 1  # the registers CW_Dead_Zone and CCW_Dead_Zone
 PLAY_RAD = np.deg2rad(0.25)  # either way; half a degree from stop to stop
-LARGEST_DUTY = np.array([0.5 if joint == "gripper" else 1.0 for joint in JOINTS])  # LeRobot's Max_Torque_Limit
 
 
-def _six(value: float) -> NDArray[np.float64]:
-    return np.full(len(JOINTS), value)
+@dataclass(frozen=True)
+class ArmMotors:
+    """What the motors of an arm are made for and what LeRobot sets them to, each of shape (6,).
+
+    Attributes:
+        stall_nm: Torque at full duty and standstill, in [N m].
+        no_load_rad_s: Speed at full duty without load, in [rad/s].
+        p_nm_rad: Torque per error and unit of the servo's P gain, in [N m/rad].
+        d_nm_s: Torque that a speed takes away, per unit of the servo's D gain, in [N m s/rad].
+        p_gain: LeRobot's P gain, as in the servo's register.
+        d_gain: LeRobot's D gain, likewise.
+        largest_duty: LeRobot's limit of the duty, in [0, 1].
+        dead_zone_ticks: Errors that the servos ignore, in [ticks].
+        friction_nm: Torque that dry friction takes away, in [N m].
+        armature_kg_m2: Inertia of rotor and gears, felt at the joint, in [kg m^2].
+    """
+
+    stall_nm: NDArray[np.float64]
+    no_load_rad_s: NDArray[np.float64]
+    p_nm_rad: NDArray[np.float64]
+    d_nm_s: NDArray[np.float64]
+    p_gain: NDArray[np.float64]
+    d_gain: NDArray[np.float64]
+    largest_duty: NDArray[np.float64]
+    dead_zone_ticks: NDArray[np.float64]
+    friction_nm: NDArray[np.float64]
+    armature_kg_m2: NDArray[np.float64]
+
+    @property
+    def gain_nm_rad(self) -> NDArray[np.float64]:
+        """Torque per error at LeRobot's gain, shape (6,), in [N m/rad]."""
+        return self.p_nm_rad * self.p_gain
+
+    @property
+    def damping_nm_s(self) -> NDArray[np.float64]:
+        """Torque that a speed takes away at LeRobot's gain, shape (6,), in [N m s/rad]."""
+        return self.d_nm_s * self.d_gain
+
+    @property
+    def back_emf_nm_s(self) -> NDArray[np.float64]:
+        """Torque that a speed takes away by itself, shape (6,), in [N m s/rad]."""
+        return self.stall_nm / self.no_load_rad_s
+
+    def settings(self) -> "MotorSettings":
+        """What LeRobot sets them to, with angles for ticks."""
+        return MotorSettings(
+            gain_nm_rad=self.gain_nm_rad,
+            damping_nm_s=self.damping_nm_s,
+            largest_nm=self.stall_nm * self.largest_duty,
+            dead_zone_ticks=self.dead_zone_ticks,
+            ticks_per_rad=np.full_like(self.stall_nm, 1 / TICK_RAD),
+            ticks_at_zero_rad=np.zeros_like(self.stall_nm),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class MotorSettings:
-    """What the motors are set to, each of shape (6,); the default is as LeRobot sets them, with angles for ticks.
+    """What the motors are set to, each of shape (6,).
 
     Attributes:
         gain_nm_rad: Torque per error, in [N m/rad].
@@ -44,12 +84,12 @@ class MotorSettings:
         ticks_at_zero_rad: Where the encoder stands at an angle of 0, in [ticks].
     """
 
-    gain_nm_rad: NDArray[np.float64] = field(default_factory=partial(_six, GAIN_NM_RAD))
-    damping_nm_s: NDArray[np.float64] = field(default_factory=partial(_six, DAMPING_NM_S))
-    largest_nm: NDArray[np.float64] = field(default_factory=lambda: STALL_NM * LARGEST_DUTY)
-    dead_zone_ticks: NDArray[np.float64] = field(default_factory=partial(_six, DEAD_ZONE_TICKS))
-    ticks_per_rad: NDArray[np.float64] = field(default_factory=partial(_six, 1 / TICK_RAD))
-    ticks_at_zero_rad: NDArray[np.float64] = field(default_factory=partial(_six, 0.0))
+    gain_nm_rad: NDArray[np.float64]
+    damping_nm_s: NDArray[np.float64]
+    largest_nm: NDArray[np.float64]
+    dead_zone_ticks: NDArray[np.float64]
+    ticks_per_rad: NDArray[np.float64]
+    ticks_at_zero_rad: NDArray[np.float64]
 
     def ticks(self, angles_rad: NDArray[np.float64]) -> NDArray[np.float64]:
         """Whole ticks that the encoders count.
@@ -63,6 +103,9 @@ class MotorSettings:
 class Motors:
     """Goals, torque switches and encoders of the six motors.
 
+    Args:
+        motors: What they are made for, and set to at first.
+
     Attributes:
         goal_rad: Where each is told to go, shape (6,), in [rad].
         torque_enabled: Which of them drive, shape (6,).
@@ -70,9 +113,9 @@ class Motors:
         settings: Gains, limits and what a tick means; replaced as a whole.
     """
 
-    def __init__(self) -> None:
-        self.settings = MotorSettings()
-        self.reset(np.zeros(len(JOINTS)))
+    def __init__(self, motors: ArmMotors) -> None:
+        self.settings = motors.settings()
+        self.reset(np.zeros_like(motors.stall_nm))
 
     def reset(self, link_rad: ArrayLike) -> None:
         """Switch on in a posture, with the goal there and the play in the middle; the settings stay.
@@ -82,7 +125,7 @@ class Motors:
         """
         self.encoder_rad: NDArray[np.float64] = np.array(link_rad, dtype=np.float64)
         self.goal_rad: NDArray[np.float64] = self.encoder_rad.copy()
-        self.torque_enabled: NDArray[np.bool_] = np.ones(len(JOINTS), dtype=np.bool_)
+        self.torque_enabled: NDArray[np.bool_] = np.ones(self.goal_rad.shape, dtype=np.bool_)
 
     def follow(self, link_rad: NDArray[np.float64]) -> None:
         """Let the encoders follow their links.

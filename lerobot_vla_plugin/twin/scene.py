@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lerobot_vla_plugin.twin.arm_model import JOINTS, load_arm, require_mujoco
+from lerobot_vla_plugin.twin.arm_model import JOINTS, require_mujoco
+from lerobot_vla_plugin.twin.so101_model import load_arm
 from lerobot_vla_plugin.twin.stage import CAMERAS, CameraPose, View, camera_pose, furnish
 
 __all__ = ["CAMERAS", "CUBE_HALF_M", "CUBE_RGB", "JOINTS", "CameraPose", "Scene"]

@@ -17,7 +17,7 @@ from lerobot_vla_plugin.twin.control_server import Answer
 from lerobot_vla_plugin.twin.driven_arm import DrivenArm
 from lerobot_vla_plugin.twin.rounds import PAUSE_S, Rounds
 from lerobot_vla_plugin.twin.workplace import Workplace
-from lerobot_vla_plugin.twin.world import START_RAD, World
+from lerobot_vla_plugin.twin.world import World
 from lerobot_vla_plugin.twin.world_model import STEPS_PER_S
 
 _TICK_S = 0.01
@@ -124,7 +124,7 @@ class TaskLife:
                 "instruction": layout.instruction,
                 "color": layout.color,
                 "time_limit_s": layout.task.time_limit_s,
-                "start_rad": dict(zip(JOINTS, START_RAD.tolist(), strict=True)),
+                "start_rad": dict(zip(JOINTS, place.start_rad.tolist(), strict=True)),
                 "layout": {
                     "cubes": {color: asdict(pose) for color, pose in layout.cubes.items()},
                     "bin_m": list(layout.bin_m) if layout.has_bin else None,

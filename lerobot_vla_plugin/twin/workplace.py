@@ -13,7 +13,7 @@ from lerobot_vla_plugin.twin.judge import Judge, Verdict
 from lerobot_vla_plugin.twin.kinematics import Kinematics
 from lerobot_vla_plugin.twin.operator import minimum_jerk
 from lerobot_vla_plugin.twin.scenes import Layout, draw_layout
-from lerobot_vla_plugin.twin.world import START_RAD, World
+from lerobot_vla_plugin.twin.world import World
 from lerobot_vla_plugin.twin.world_model import STEPS_PER_S
 
 LEAD_BACK_S = 1.5
@@ -30,6 +30,7 @@ class Workplace:
         leader_ticks: Where the leader must stand so that LeRobot brings the follower to positions in [ticks].
 
     Attributes:
+        start_rad: Posture of the arm in which scenes begin, shape (6,), in [rad].
         steps: Steps that the world has made in all scenes, and one for laying each of them.
         layout: The scene.
         verdict: What has been done in it.
@@ -48,9 +49,10 @@ class Workplace:
         leader_ticks: Callable[[NDArray[np.float64]], dict[str, int]],
     ) -> None:
         self._world, self._arm, self._leader, self._leader_ticks = world, arm, leader, leader_ticks
-        self._kinematics = Kinematics()
-        self._rest = Hand(Rest(START_RAD), self._kinematics)
-        self._back_from_rad, self._back_from_s = START_RAD, -LEAD_BACK_S
+        self.start_rad = world.arm.start_rad
+        self._kinematics = Kinematics(world.arm)
+        self._rest = Hand(Rest(self.start_rad), self._kinematics)
+        self._back_from_rad, self._back_from_s = self.start_rad, -LEAD_BACK_S
         self._attempt: Attempt | None = None
         self._attempt_steps = 0  # of the attempt's own time
         self.steps = self._first_step = self.attempts = self.successes = 0
@@ -78,14 +80,14 @@ class Workplace:
             KeyError: There is no such task or color.
         """
         world, layout = self._world, draw_layout(task, seed, color)
-        self._arm.reset(layout, world.joints_rad.clip(*world.joint_limits_rad.T) if keep_posture else START_RAD)
+        self._arm.reset(layout, world.joints_rad.clip(*world.joint_limits_rad.T) if keep_posture else None)
         self.layout, self._seed = layout, seed
         self._judge = Judge(layout)
         self.verdict = self._judge.look(world)
         self.steps += 1  # else a picture of the scene before could pass for one of this scene
         self._attempt, self._first_step = None, self.steps
         if not keep_posture:
-            self._lead(START_RAD)
+            self._lead(self.start_rad)
 
     def begin(self) -> None:
         """Have the person begin, and the scene's time."""

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lerobot_vla_plugin.twin.arm_model import FINGERS, JOINTS
-from lerobot_vla_plugin.twin.motors import BACK_EMF_NM_S, Motors, MotorSettings
+from lerobot_vla_plugin.twin.arm_model import FINGERS, JOINTS, ArmModel
+from lerobot_vla_plugin.twin.motors import Motors, MotorSettings
 from lerobot_vla_plugin.twin.scenes import COLORS, CUBE_HALF_M, Layout
+from lerobot_vla_plugin.twin.so101_model import SO101
 from lerobot_vla_plugin.twin.stage import CameraPose, camera_pose
 from lerobot_vla_plugin.twin.world_model import STEPS_PER_S, build_world_model
 
-# Folded over the base, so that cubes and bin are in sight; the gripper a tenth open.
-START_RAD = np.array([*np.deg2rad([0.0, -60.0, 60.0, 75.0, 0.0]), 0.0175])
 _PARKED_M = (2.0, 2.0, 0.0)  # of a bin that no task needs: behind the front camera
 _JAMMED_NM_S = 1e5  # damping of a jammed joint: its motor turns it by less than a tick a minute
 
@@ -45,12 +44,14 @@ class WorldState:
 
 
 class World:
-    """An SO-101, two cubes, a bin and a table, under gravity.
+    """An arm, two cubes, a bin and a table, under gravity.
 
     Args:
+        arm: The arm.
         visual: Whether the arm gets its meshes; without them it cannot be drawn, and is ready sooner.
 
     Attributes:
+        arm: The arm.
         model: MuJoCo's model; `reset` changes its colors and lights, `jam` its damping, and nothing else.
         data: MuJoCo's state.
         motors: Goals, torque switches and encoders.
@@ -63,13 +64,14 @@ class World:
 
     layout: Layout
 
-    def __init__(self, *, visual: bool = True) -> None:
-        self.model = build_world_model(visual=visual)
+    def __init__(self, arm: ArmModel = SO101, *, visual: bool = True) -> None:
+        self.arm = arm
+        self.model = build_world_model(arm, visual=visual)
         import mujoco
 
         self._mujoco = mujoco
         self.data = mujoco.MjData(self.model)
-        self.motors = Motors()
+        self.motors = Motors(arm.motors)
         self.steps = 0
         self.joint_limits_rad = np.array([self.model.joint(name).range for name in JOINTS])
         self._links, self._speeds = self.data.qpos[: len(JOINTS)], self.data.qvel[: len(JOINTS)]
@@ -78,17 +80,18 @@ class World:
 
     # Time --------------------------------------------------------------------------------------------------
 
-    def reset(self, layout: Layout, posture_rad: ArrayLike = START_RAD) -> None:
+    def reset(self, layout: Layout, posture_rad: ArrayLike | None = None) -> None:
         """Start a scene.
 
         Args:
             layout: What stands where, and in which light.
-            posture_rad: Joint angles of the arm, at rest and under torque, shape (6,), in [rad].
+            posture_rad: Joint angles of the arm, at rest and under torque, shape (6,), in [rad]; None takes those in
+                which its scenes begin.
 
         Raises:
             ValueError: The posture has another shape, or lies outside of the joints' ranges.
         """
-        posture_rad = self._checked(posture_rad)
+        posture_rad = self._checked(self.arm.start_rad if posture_rad is None else posture_rad)
         self._mujoco.mj_resetData(self.model, self.data)
         self._links[:] = posture_rad
         for name, pose in layout.cubes.items():
@@ -130,7 +133,7 @@ class World:
         Args:
             joints: Which of the six.
         """
-        self.model.dof_damping[: len(JOINTS)] = np.where(joints, _JAMMED_NM_S, BACK_EMF_NM_S)
+        self.model.dof_damping[: len(JOINTS)] = np.where(joints, _JAMMED_NM_S, self.arm.motors.back_emf_nm_s)
 
     @property
     def time_s(self) -> float:

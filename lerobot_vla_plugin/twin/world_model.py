@@ -1,9 +1,8 @@
-"""MuJoCo model of the world: the arm with its motors, two cubes, a bin and the table, tuned so that grasps hold."""
+"""MuJoCo model of the world: an arm with its motors, two cubes, a bin and the table, tuned so that grasps hold."""
 
 import numpy as np
 
-from lerobot_vla_plugin.twin.arm_model import JOINTS, add_contact_shapes, load_arm, make_graspable, meet_everything
-from lerobot_vla_plugin.twin.motors import ARMATURE_KG_M2, BACK_EMF_NM_S, FRICTION_NM
+from lerobot_vla_plugin.twin.arm_model import JOINTS, ArmModel, make_graspable, meet_everything
 from lerobot_vla_plugin.twin.scenes import BIN_HALF_M, BIN_HEIGHT_M, COLORS, CUBE_HALF_M, CUBE_KG
 from lerobot_vla_plugin.twin.stage import View, furnish
 
@@ -15,10 +14,11 @@ _BIN_RGB = (0.25, 0.2, 0.15)
 _BIN_WALL_M = 0.002  # half of a wall's thickness
 
 
-def build_world_model(*, visual: bool):
+def build_world_model(arm: ArmModel, *, visual: bool):
     """Compile the world.
 
     Args:
+        arm: The arm that stands in it.
         visual: Whether the arm gets its meshes.
 
     Returns:
@@ -27,8 +27,8 @@ def build_world_model(*, visual: bool):
     Raises:
         ModuleNotFoundError: MuJoCo or the arm's model is not installed.
     """
-    spec = load_arm(visual=visual)
-    add_contact_shapes(spec)
+    spec = arm.load(visual=visual)
+    arm.add_contact_shapes(spec)
     furnish(spec, _FRONT)
     table = spec.geom("table")
     table.friction = _TABLE_FRICTION
@@ -41,9 +41,9 @@ def build_world_model(*, visual: bool):
     model = spec.compile()
     # In the compiled model: the damping of a spec's joint has had one and three entries in releases of MuJoCo.
     dofs = [model.joint(name).dofadr[0] for name in JOINTS]
-    model.dof_damping[dofs] = BACK_EMF_NM_S
-    model.dof_frictionloss[dofs] = FRICTION_NM
-    model.dof_armature[dofs] = ARMATURE_KG_M2
+    model.dof_damping[dofs] = arm.motors.back_emf_nm_s
+    model.dof_frictionloss[dofs] = arm.motors.friction_nm
+    model.dof_armature[dofs] = arm.motors.armature_kg_m2
     return model
 
 
