@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lerobot.cameras import CameraConfig
 from lerobot.robots import make_robot_from_config
 from lerobot.teleoperators import make_teleoperator_from_config
 from scipy.stats import binomtest
@@ -50,7 +51,7 @@ class Host:
     def __init__(self, control: TwinControl, *, with_cameras: bool) -> None:
         facts = control.facts
         size: dict[str, Any] = {"width": 128, "height": 96, "fps": 30}
-        cameras = {
+        cameras: dict[str, CameraConfig] = {
             name: StepCameraConfig(server_address="127.0.0.1", port=facts.camera_port, camera_name=name, **size)
             for name in (CAMERAS if with_cameras else ())
         }
