@@ -61,7 +61,7 @@ class Demonstrator:
     def __init__(self, arm: SimulatedArm, leader: SimulatedLeader, cameras: SimulatedCameras | None, fps: int) -> None:
         self._arm, self._leader, self._cameras, self._fps = arm, leader, cameras, fps
         self._steps = steps_of_frame(fps)
-        self._kinematics = Kinematics()
+        self._kinematics = Kinematics(arm.world.arm)
 
     def demonstrate(self, task: str, seed: int) -> Demonstration:
         """Do a task once.

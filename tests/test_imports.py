@@ -182,7 +182,7 @@ def test_only_functions_import_what_windows_lacks():
 
 def test_the_physics_knows_no_servo_and_no_person():
     """The world moves by torques; who decides on them, over which wire, is not its business."""
-    physics = ("arm_model", "so101_model", "stage", "scenes", "motors", "world_model", "world", "judge")
+    physics = ("arm_model", "so101_model", "koch_model", "stage", "scenes", "motors", "world_model", "world", "judge")
     allowed = ours(*(f"twin.{name}" for name in (*physics, "mesh_thinning")), "arms.joints")
     for name in physics:
         assert offences(f"twin.{name}", (PACKAGE,), allowed) == []

@@ -1,12 +1,15 @@
 """The simulated arm gives what LeRobot would read over the wire, and takes what it would send."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from lerobot_vla_plugin.arms.calibration import JointCalibration, example_calibration
+from lerobot_vla_plugin.arms.calibration import JointCalibration
 from lerobot_vla_plugin.arms.guard import FIRST_STEP_S
 from lerobot_vla_plugin.arms.guard_report import InterventionKind
 from lerobot_vla_plugin.envs.simulated_arm import SimulatedArm, SimulatedLeader, steps_of_frame
+from lerobot_vla_plugin.twin.koch_model import KOCH
 from lerobot_vla_plugin.twin.scenes import draw_layout
 from lerobot_vla_plugin.twin.so101_model import SO101
 from lerobot_vla_plugin.twin.world import World
@@ -14,9 +17,9 @@ from lerobot_vla_plugin.twin.world import World
 TICK_DEG = 360 / 4095  # LeRobot's
 
 
-@pytest.fixture(scope="module")
-def world() -> World:
-    return World(visual=False)
+@pytest.fixture(scope="module", params=[SO101, KOCH], ids=["so101", "koch"])
+def world(request) -> World:
+    return World(request.param, visual=False)
 
 
 @pytest.fixture(params=[True, False], ids=["degrees", "percent"])
@@ -27,14 +30,14 @@ def arm(world, request) -> SimulatedArm:
 
 
 def test_it_stands_where_the_world_started(arm):
-    expected_ticks = arm.ticks.to_exact_ticks(SO101.start_rad)
+    expected_ticks = arm.ticks.to_exact_ticks(arm.world.arm.start_rad)
     np.testing.assert_allclose(arm.converter.to_exact_ticks(arm.read()), expected_ticks, atol=0.5 + 1e-6)
 
 
 def test_degrees_are_the_angles_of_the_world(world):
     arm = SimulatedArm(world)
     arm.start(draw_layout("pick-lift", 0))
-    np.testing.assert_allclose(arm.read()[:5], np.rad2deg(SO101.start_rad[:5]), atol=TICK_DEG)
+    np.testing.assert_allclose(arm.read()[:5], np.rad2deg(world.arm.start_rad[:5]), atol=TICK_DEG)
 
 
 def test_every_reading_is_a_whole_tick(arm):
@@ -77,7 +80,7 @@ def test_an_action_that_is_none_is_refused_and_the_goals_stand(arm):
 def test_another_calibration_reads_other_ticks_and_moves_the_same(world):
     shifted = {
         name: JointCalibration(joint.id, 0, 0, joint.range_min + 50, joint.range_max + 50)
-        for name, joint in example_calibration("so_follower", "so101_follower").items()
+        for name, joint in SimulatedArm(world).calibration.items()
         if name != "wrist_roll"
     } | {"wrist_roll": JointCalibration(5, 0, 0, 0, 4095)}
     readings = []
@@ -91,11 +94,27 @@ def test_another_calibration_reads_other_ticks_and_moves_the_same(world):
     np.testing.assert_allclose(*readings, atol=2 * TICK_DEG)
 
 
+def test_a_dynamixel_that_counts_backwards_moves_the_same_arm_the_same_way():
+    """Its firmware inverts what it is told and what it says: only the encoder, and how it rounds, is another."""
+    world, ends = World(KOCH, visual=False), []
+    shipped = SimulatedArm(world).calibration
+    for drive_mode in (0, 1):
+        arm = SimulatedArm(world, {joint: replace(c, drive_mode=drive_mode) for joint, c in shipped.items()})
+        arm.start(draw_layout("pick-lift", 0))
+        reading = arm.read()
+        for _ in range(5):
+            arm.send(reading + 3)
+            arm.advance(30)
+        ends.append(world.joints_rad)
+    np.testing.assert_allclose(*ends, atol=0.003)
+    assert np.abs(ends[0] - KOCH.start_rad).min() > 0.01
+
+
 @pytest.mark.parametrize("use_degrees", [True, False])
 def test_a_leader_brings_its_follower_where_the_person_wants_it(world, use_degrees):
     arm = SimulatedArm(world, use_degrees=use_degrees)
     leader = SimulatedLeader(arm, use_degrees=use_degrees)
-    goal_rad = SO101.start_rad + np.array([0.01, 0.02, -0.03, -0.04, 0.05, 0.1])
+    goal_rad = world.arm.start_rad + np.array([0.01, 0.02, -0.03, -0.04, 0.05, 0.1])
     goal_ticks = arm.converter.to_ticks(leader.read(goal_rad))
     np.testing.assert_allclose(arm.ticks.to_rad(goal_ticks), goal_rad, atol=np.deg2rad(0.2))
 

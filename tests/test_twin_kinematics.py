@@ -6,9 +6,11 @@ import pytest
 pytest.importorskip("mujoco")
 pytest.importorskip("mink")
 
-from lerobot_vla_plugin.twin.arm_model import PAN_AXIS_M
+from lerobot_vla_plugin.twin.arm_model import PAN_AXIS_M, ArmModel
 from lerobot_vla_plugin.twin.kinematics import Kinematics, UnreachableError, azimuth_rad
+from lerobot_vla_plugin.twin.koch_model import KOCH
 from lerobot_vla_plugin.twin.scenes import AZIMUTH_DEG, REACH_M
+from lerobot_vla_plugin.twin.so101_model import SO101
 from lerobot_vla_plugin.twin.world import World
 
 
@@ -17,7 +19,9 @@ def kinematics() -> Kinematics:
     return Kinematics()
 
 
-def test_every_place_of_the_region_is_reached_to_a_millimetre(kinematics: Kinematics) -> None:
+@pytest.mark.parametrize("arm", [SO101, KOCH], ids=["so101", "koch"])
+def test_every_place_of_the_region_is_reached_to_a_millimetre(arm: ArmModel) -> None:
+    kinematics = Kinematics(arm)
     for reach_m in np.linspace(*REACH_M, 5):
         for azimuth in np.deg2rad(np.linspace(*AZIMUTH_DEG, 5)):
             for height_m in (0.017, 0.1):

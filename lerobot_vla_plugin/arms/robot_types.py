@@ -15,17 +15,19 @@ class ServoFamily:
             make does it in firmware, in every unit.
         homing_sign: present = encoder + homing_sign * homing_offset.
         largest_offset_ticks: Largest magnitude that the homing register holds, in [ticks].
+        counts_turns: Whether positions go on beyond a turn, as LeRobot sets them.
     """
 
     name: str
     inverts_in_software: bool
     homing_sign: int
     largest_offset_ticks: int
+    counts_turns: bool
 
 
 # STS3215 memory table: Homing_Offset has 11 bits of magnitude. ROBOTIS e-manual, X series: Homing Offset(20).
-FEETECH = ServoFamily("Feetech STS3215", True, -1, 2047)
-DYNAMIXEL = ServoFamily("Dynamixel XL430/XL330", False, 1, 1_044_479)
+FEETECH = ServoFamily("Feetech STS3215", True, -1, 2047, False)
+DYNAMIXEL = ServoFamily("Dynamixel XL430/XL330", False, 1, 1_044_479, True)
 
 
 @dataclass(frozen=True, slots=True)

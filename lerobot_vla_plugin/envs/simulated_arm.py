@@ -14,7 +14,7 @@ from lerobot_vla_plugin.arms.calibration import JointCalibration, example_calibr
 from lerobot_vla_plugin.arms.guard import ActionGuard, GuardConfig
 from lerobot_vla_plugin.arms.guard_report import GuardReport
 from lerobot_vla_plugin.arms.joints import TICKS_PER_TURN, JointConverter, joint_modes
-from lerobot_vla_plugin.arms.robot_types import FEETECH
+from lerobot_vla_plugin.arms.robot_types import ServoFamily, device_type
 from lerobot_vla_plugin.twin.arm_model import JOINTS
 from lerobot_vla_plugin.twin.joint_map import JointMap
 from lerobot_vla_plugin.twin.judge import Judge, Verdict
@@ -26,7 +26,7 @@ _LOOK_STEPS = 30  # the judge looks ten times a second or more often
 
 
 class SimulatedArm:
-    """An SO-101 follower in a world, under a guard.
+    """The follower of a world, under a guard.
 
     Args:
         world: The world; `start` resets it.
@@ -58,11 +58,15 @@ class SimulatedArm:
         limits: GuardConfig | None = None,
     ) -> None:
         self.world = world
-        self.calibration = calibration or example_calibration("so_follower", "so101_follower")
-        self.converter = _converter(self.calibration, use_degrees)
+        self.calibration = calibration or _shipped(world, "follower")
+        self._servos = servos = device_type(f"{world.arm.name}_follower").servos
+        self.converter = _converter(self.calibration, use_degrees, servos)
         jaw_limits_rad = world.joint_limits_rad[-1]
-        self.ticks = JointMap(self.calibration, jaw_limits_rad, inverts_in_software=FEETECH.inverts_in_software)
-        self._offsets_ticks = np.array([self.calibration[joint].homing_offset for joint in JOINTS])
+        self.ticks = JointMap(self.calibration, jaw_limits_rad, inverts_in_software=servos.inverts_in_software)
+        joints = [self.calibration[joint] for joint in JOINTS]
+        self._offsets_ticks = np.array([servos.homing_sign * joint.homing_offset for joint in joints])
+        backwards = [bool(joint.drive_mode) and not servos.inverts_in_software for joint in joints]
+        self._directions = np.where(backwards, -1, 1)
         self._limits = limits or GuardConfig()
 
     def start(self, layout: Layout) -> None:
@@ -73,9 +77,12 @@ class SimulatedArm:
         """
         self.world.reset(layout)
         motors, ticks = self.world.motors, self.ticks
-        # The encoders count what is there, and servos subtract their homing offset: it decides how ties are rounded.
-        encoder_at_zero = ticks.ticks_at_zero_rad + self._offsets_ticks
-        motors.settings = replace(motors.settings, ticks_per_rad=ticks.ticks_per_rad, ticks_at_zero_rad=encoder_at_zero)
+        # The encoders count what is there, and servos add their homing offset: it decides how ties are rounded.
+        motors.settings = replace(
+            motors.settings,
+            ticks_per_rad=self._directions * ticks.ticks_per_rad,
+            ticks_at_zero_rad=self._to_encoder(ticks.ticks_at_zero_rad),
+        )
         self.guard = ActionGuard(self._limits, self.calibration, self.converter)
         self.guard.report = _Tallies()
         self._judge = Judge(layout)
@@ -121,18 +128,26 @@ class SimulatedArm:
         return self.verdict
 
     def _present_ticks(self) -> dict[str, int]:
-        ticks = self._counted_ticks() % TICKS_PER_TURN
+        ticks = self._counted_ticks()
+        if not self._servos.counts_turns:
+            ticks = ticks % TICKS_PER_TURN
         return dict(zip(JOINTS, ticks.tolist(), strict=True))
 
     def _counted_ticks(self) -> NDArray[np.int64]:
         """Positions that servos would report if they counted on beyond a turn."""
         motors = self.world.motors
-        return motors.settings.ticks(motors.encoder_rad).astype(np.int64) - self._offsets_ticks
+        encoder_ticks = motors.settings.ticks(motors.encoder_rad).astype(np.int64)
+        return self._directions * encoder_ticks + self._offsets_ticks
 
     def _to_rad(self, goals_ticks: NDArray[np.int64]) -> NDArray[np.float64]:
-        settings, whole_turns = self.world.motors.settings, self._counted_ticks() // TICKS_PER_TURN * TICKS_PER_TURN
-        encoder_ticks = whole_turns + goals_ticks + self._offsets_ticks
-        return (encoder_ticks - settings.ticks_at_zero_rad) / settings.ticks_per_rad
+        settings = self.world.motors.settings
+        if not self._servos.counts_turns:
+            goals_ticks = goals_ticks + self._counted_ticks() // TICKS_PER_TURN * TICKS_PER_TURN
+        return (self._to_encoder(goals_ticks) - settings.ticks_at_zero_rad) / settings.ticks_per_rad
+
+    def _to_encoder(self, positions_ticks: NDArray) -> NDArray:
+        """Where the encoders stand at positions that servos report."""
+        return self._directions * (positions_ticks - self._offsets_ticks)
 
 
 class SimulatedLeader:
@@ -152,7 +167,8 @@ class SimulatedLeader:
         use_degrees: bool = True,
     ) -> None:
         self._arm = arm
-        self._converter = _converter(calibration or example_calibration("so_leader", "so101_leader"), use_degrees)
+        servos = device_type(f"{arm.world.arm.name}_leader").servos
+        self._converter = _converter(calibration or _shipped(arm.world, "leader"), use_degrees, servos)
 
     def read(self, goal_rad: ArrayLike) -> NDArray[np.float64]:
         """What LeRobot reads of a leader that stands, to the tick, where its follower shall go.
@@ -202,6 +218,11 @@ def _by_joint(action: ArrayLike) -> dict[str, float]:
     return dict(zip(JOINTS, values.tolist(), strict=True))
 
 
-def _converter(calibration: Mapping[str, JointCalibration], use_degrees: bool) -> JointConverter:
+def _shipped(world: World, role: str) -> dict[str, JointCalibration]:
+    name = f"{world.arm.name}_{role}"
+    return example_calibration(device_type(name).name, name)
+
+
+def _converter(calibration: Mapping[str, JointCalibration], use_degrees: bool, servos: ServoFamily) -> JointConverter:
     modes = joint_modes(JOINTS, degrees=use_degrees)
-    return JointConverter(calibration, modes, inverts_in_software=FEETECH.inverts_in_software)
+    return JointConverter(calibration, modes, inverts_in_software=servos.inverts_in_software)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lerobot_vla_plugin.twin.motors import ArmMotors
+from lerobot_vla_plugin.twin.stage import View
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 PAN_AXIS_M = 0.0388353  # x of the axis about which every arm turns: that of the SO-101, whose base is at the origin
@@ -19,6 +20,8 @@ GRIP_FRICTION = (1.5, 0.02, 0.001)
 GRIP_SOLREF = (0.01, 1.0)
 GRIP_SOLIMP = (0.95, 0.99, 0.001, 0.5, 2.0)
 
+PRINTED_RGB = (0.88, 0.87, 0.82)  # the SO-101's own yellow would be close to the cube's red
+SERVO_RGB = (0.12, 0.12, 0.13)
 SEEN_GROUP, TOUCHED_GROUP = 2, 3  # groups of geoms: what is drawn, and the boxes that stand for it in contacts
 
 
@@ -37,12 +40,16 @@ class ArmModel:
         motors: What turns its joints.
         start_rad: Posture in which scenes begin, shape (6,), in [rad]: folded, so that cubes and bin are in sight.
         bend_rad: Lift, elbow and wrist from which the search for a posture over the table starts, in [rad].
+        search_damping: Weight of a step's length in that search; an arm that works nearly stretched needs some, else
+            the search leaves it.
         roll_ahead_rad: Angle of the wrist's roll at which jaws that point down close away from the base, in [rad].
         finger_face_m: Inner face of the fixed finger, along x of the gripper.
         finger_tip_m: Its end, along z of the gripper.
         fingertip_half_length_m: Half of what of it touches cubes.
         closed_rad: Angle of the gripper that presses on a cube with all its force, in [rad].
         open_rad: Angles of the gripper, from and to, in which a cube goes between the jaws, in [rad].
+        press_m: How far into a cube the fingertips aim to touch it; more where they cannot point straight down.
+        wrist_view: How the camera on the gripper looks, in its axes.
     """
 
     name: str
@@ -51,12 +58,15 @@ class ArmModel:
     motors: ArmMotors
     start_rad: NDArray[np.float64]
     bend_rad: NDArray[np.float64]
+    search_damping: float
     roll_ahead_rad: float
     finger_face_m: float
     finger_tip_m: float
     fingertip_half_length_m: float
     closed_rad: float
     open_rad: tuple[float, float]
+    press_m: float
+    wrist_view: View
 
 
 def require_mujoco() -> None:

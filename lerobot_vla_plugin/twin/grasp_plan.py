@@ -15,7 +15,6 @@ _ABOVE_TABLE_M = 0.006  # of fingertips around a cube
 _CLEARANCE_M = 0.005  # of the fixed finger beside the cube, on the way down
 _HOVER_M, _LIFT_M, _CARRY_M = 0.065, 0.08, 0.075
 _INTO_BIN_M = 0.045
-_PRESS_M = 0.003
 _JITTER_M = np.array([0.006, 0.006, 0.008])
 _SWING_RAD_S = 1.2
 # Best direction of the jaws for a grasp, as seen from the arm: the moving one stands beside it, not below it.
@@ -126,8 +125,8 @@ def _touch(cube: CubePose, yaw_rad: float, arm: ArmModel, rng: np.random.Generat
     top = _above(cube, 2 * CUBE_HALF_M + arm.fingertip_half_length_m) + aside_m
     yield Waypoint(top + 0.05 * _UP + _jitter(rng), yaw_rad, arm.closed_rad, _varied(1.3, rng))
     yield Waypoint(top + 0.01 * _UP, yaw_rad, arm.closed_rad, _varied(0.5, rng))
-    yield Waypoint(top - _PRESS_M * _UP, yaw_rad, arm.closed_rad, _varied(0.4, rng))
-    yield Waypoint(top - _PRESS_M * _UP, yaw_rad, arm.closed_rad, 0.5)
+    yield Waypoint(top - arm.press_m * _UP, yaw_rad, arm.closed_rad, _varied(0.4, rng))
+    yield Waypoint(top - arm.press_m * _UP, yaw_rad, arm.closed_rad, 0.5)
 
 
 def _pick(cube: CubePose, yaw_rad: float, arm: ArmModel, rng: np.random.Generator) -> Iterator[Waypoint]:

@@ -116,7 +116,12 @@ class Kinematics:
         self._task.set_target(self._downwards(position_m, yaw_rad))
         for _ in range(_ITERATIONS):
             step_rad = self._mink.solve_ik(
-                self._configuration, [self._task], dt=1.0, solver="daqp", damping=1e-8, limits=self._limits
+                self._configuration,
+                [self._task],
+                dt=1.0,
+                solver="daqp",
+                damping=self.arm.search_damping,
+                limits=self._limits,
             )
             self._configuration.integrate_inplace(step_rad, 1.0)
             if np.abs(step_rad).max() < _SMALLEST_STEP_RAD:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lerobot_vla_plugin.twin.arm_model import JOINTS, require_mujoco
-from lerobot_vla_plugin.twin.so101_model import load_arm
+from lerobot_vla_plugin.twin.so101_model import SO101, load_arm
 from lerobot_vla_plugin.twin.stage import CAMERAS, CameraPose, View, camera_pose, furnish
 
 __all__ = ["CAMERAS", "CUBE_HALF_M", "CUBE_RGB", "JOINTS", "CameraPose", "Scene"]
@@ -94,7 +94,7 @@ def _build_spec(visual: bool):
     import mujoco
 
     spec = load_arm(visual=visual)
-    furnish(spec, _FRONT)
+    furnish(spec, _FRONT, SO101.wrist_view)
     cube = spec.worldbody.add_body(name="cube", mocap=True)
     cube.add_geom(name="cube", type=mujoco.mjtGeom.mjGEOM_BOX, size=[CUBE_HALF_M] * 3, rgba=[*CUBE_RGB, 1])
     return spec

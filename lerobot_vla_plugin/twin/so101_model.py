@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from lerobot_vla_plugin.twin.arm_model import (
     JOINTS,
+    PRINTED_RGB,
     SEEN_GROUP,
+    SERVO_RGB,
     ArmModel,
     add_contact_box,
     make_graspable,
@@ -16,15 +18,13 @@ from lerobot_vla_plugin.twin.arm_model import (
 )
 from lerobot_vla_plugin.twin.mesh_thinning import thin_out
 from lerobot_vla_plugin.twin.motors import ArmMotors
+from lerobot_vla_plugin.twin.stage import View
 
 # In the axes of the body "gripper".
 FINGER_FACE_M = -0.0079
 FINGER_TIP_M = -0.1044
 FINGERTIP_HALF_LENGTH_M = 0.011
 PARALLEL_JAW_RAD = 0.46  # where the moving finger's face is parallel to the fixed one's
-
-_PRINTED_RGB = (0.88, 0.87, 0.82)  # the model's yellow would be close to the cube's red
-_SERVO_RGB = (0.12, 0.12, 0.13)
 
 
 def load_arm(*, visual: bool):
@@ -58,7 +58,7 @@ def load_arm(*, visual: bool):
         else:
             spec.delete(mesh)
     for material in spec.materials:
-        rgb = _SERVO_RGB if material.name.startswith("sts3215") else _PRINTED_RGB
+        rgb = SERVO_RGB if material.name.startswith("sts3215") else PRINTED_RGB
         material.rgba = [*rgb, 1]
     return spec
 
@@ -127,10 +127,14 @@ SO101 = ArmModel(
     # Folded over the base; the gripper a tenth open.
     start_rad=np.array([*np.deg2rad([0.0, -60.0, 60.0, 75.0, 0.0]), 0.0175]),
     bend_rad=np.deg2rad([-20.0, 20.0, 70.0]),
+    search_damping=1e-8,
     roll_ahead_rad=0.0,
     finger_face_m=FINGER_FACE_M,
     finger_tip_m=FINGER_TIP_M,
     fingertip_half_length_m=FINGERTIP_HALF_LENGTH_M,
     closed_rad=-0.12,  # further than a cube lets the jaws close: what lacks is the force of the grip
     open_rad=(0.525, 0.625),
+    press_m=0.003,
+    # Where its wrist camera mount sits.
+    wrist_view=View(eye_m=(0.0, 0.07, 0.02), target_m=(0.0, 0.03, -0.11), fovy_deg=75),
 )

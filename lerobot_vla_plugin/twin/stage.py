@@ -53,12 +53,13 @@ class Drawable(Protocol):
         ...
 
 
-def furnish(spec, front: View) -> None:
+def furnish(spec, front: View, wrist: View) -> None:
     """Add the table, the light and the cameras.
 
     Args:
         spec: Spec of the arm; changed.
         front: How the camera in front of the arm looks.
+        wrist: How that on its gripper looks, in the gripper's axes; the side on which it sits is up in its picture.
     """
     import mujoco
 
@@ -78,9 +79,7 @@ def furnish(spec, front: View) -> None:
         specular=[0, 0, 0],
     )
     _add_camera(world, "front", front, up=(0, 0, 1))
-    # On the gripper, above the jaws, where the SO-101's wrist camera mount sits; the jaws point to -z there.
-    wrist = View(eye_m=(0.0, 0.07, 0.02), target_m=(0.0, 0.03, -0.11), fovy_deg=75)
-    _add_camera(spec.body("gripper"), "wrist", wrist, up=(0, 1, 0))
+    _add_camera(spec.body("gripper"), "wrist", wrist, up=(0, float(np.sign(wrist.eye_m[1])), 0))
     _set_picture_quality(spec)
 
 

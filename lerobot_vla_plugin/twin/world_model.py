@@ -29,7 +29,7 @@ def build_world_model(arm: ArmModel, *, visual: bool):
     """
     spec = arm.load(visual=visual)
     arm.add_contact_shapes(spec)
-    furnish(spec, _FRONT)
+    furnish(spec, _FRONT, arm.wrist_view)
     table = spec.geom("table")
     table.friction = _TABLE_FRICTION
     meet_everything(table)
