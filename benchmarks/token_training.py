@@ -5,7 +5,7 @@ out from training and fitting. Printed: tokens of a chunk and error of the token
 of the policy on that episode.
 
     lerobot-vla demo --output-dir DEMO            # records; any recording of one task will do
-    OMP_NUM_THREADS=1 python benchmarks/token_training.py DEMO/dataset
+    OMP_NUM_THREADS=1 python benchmarks/token_training.py DEMO/demonstrations
 
 Found on 12 episodes of the twin (2 minutes), after 1,000 steps, seeds 0 and 1, error in degrees; holding still 6.0:
 

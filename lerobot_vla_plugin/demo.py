@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .child_process import StepFailedError
-from .demo_commands import FULL, QUICK, DemoFolder, Recipe
-from .demo_steps import RolloutSummary, record, roll_out, train
+from .demo_recipe import FULL, QUICK, DemoFolder, Recipe
+from .demo_steps import EvaluationSummary, demonstrate, evaluate, record, train
 from .training_log import TrainingLog
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 # The end of the process, as `lerobot-vla` and shells know it.
 FINE, FAILED, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
-# Of the rollout's cubes; another than the recording's, so that the policy meets places it never saw.
-_ROLLOUT_SEED_SHIFT = 1000
 
 _REAL_ARM = """\
 On a real SO-101 the same commands do the same job. What changes:
@@ -35,11 +33,12 @@ On a real SO-101 the same commands do the same job. What changes:
     lerobot-find-cameras opencv                            # for --robot.cameras
     lerobot-record   as above, with those ports, ids and cameras, 50 episodes, and time to reset the scene
     lerobot-vla annotate   as above
-    lerobot-train    as above, with --policy.device=cuda and, instead of --policy.vlm_model_name=tiny,
+    lerobot-train    as above, with --policy.device=cuda and, instead of --policy.vlm_model_name=small,
                      --policy.init_from=lerobot/smolvla_base (vla_flow) or nothing (vla_fast: SmolVLM2-500M);
                      without the rates and sizes that suit the small model, and without
                      --policy.action_tokenizer_path: vla_fast fits one to the data set
-    lerobot-rollout  as above"""
+    lerobot-eval     as above, without --env.twin, --env.scene and --env.color but with --env.task: you judge by a key
+    lerobot-rollout --policy.path=... --task=... --robot.type=so101_vla_follower --robot.port=PORT ..."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
         args: Parsed options of `add_arguments`.
 
     Returns:
-        0 if every step ran and the policy beat both baselines, 1 if not, 2 if the demo could not run here,
-        130 after Ctrl-C, SIGTERM or SIGHUP.
+        0 if every step ran and the policy touched cubes and beat both baselines, 1 if not, 2 if the demo could not run
+        here, 130 after Ctrl-C, SIGTERM or SIGHUP.
     """
     root = args.output_dir or Path("outputs", "demo", datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     folder = DemoFolder(root.absolute())
@@ -137,17 +136,18 @@ class _Steps:
 
 
 def _run_steps(folder: DemoFolder, recipe: Recipe, policy: str, seed: int) -> int:
-    steps = _Steps(4)
-    with steps.step("record", f"Record {recipe.episodes} episodes of {recipe.episode_s} s from the emulated leader"):
-        touches = record(folder, recipe, seed)
-    print(f"The scripted person touched {touches} cubes.")
-    with steps.step("train", f"Train {policy} from scratch, without episode {recipe.held_out_episode}"):
+    steps = _Steps(5)
+    with steps.step("record", f"Record {recipe.recorded} episodes from the emulated leader, in real time"):
+        record(folder, recipe, seed)
+    with steps.step("demonstrate", f"Record {recipe.demonstrations} more to train on, as fast as it goes"):
+        demonstrate(folder, recipe, seed)
+    with steps.step("train", f"Train {policy} from scratch on these {recipe.demonstrations}"):
         log = train(folder, recipe, policy, seed)
-    with steps.step("rollout", "Let the policy drive the emulated follower"):
-        rollout = roll_out(folder, recipe, seed + _ROLLOUT_SEED_SHIFT)
-    with steps.step("check", f"Predict episode {recipe.held_out_episode} from its recorded frames"):
+    with steps.step("evaluate", f"Let the policy drive the emulated follower in {recipe.scenes} scenes it never saw"):
+        evaluation = evaluate(folder, recipe, seed)
+    with steps.step("check", "Predict the episodes that were recorded in real time from their frames"):
         open_loop = _check(folder, recipe, seed)
-    return _conclude(folder, recipe, log, rollout, open_loop, steps.seconds)
+    return _conclude(folder, recipe, log, evaluation, open_loop, steps.seconds)
 
 
 # What follows imports LeRobot's data sets and policies when it needs them: half a gigabyte and some seconds, which
@@ -157,23 +157,27 @@ def _run_steps(folder: DemoFolder, recipe: Recipe, policy: str, seed: int) -> in
 def _check(folder: DemoFolder, recipe: Recipe, seed: int) -> "OpenLoopResult":
     from .open_loop import OpenLoopCheck
     from .saved_policy import SavedPolicy
+    from .training_episodes import Standing, TrainingEpisodes
 
-    check = OpenLoopCheck(SavedPolicy.load(folder.checkpoint), folder.dataset, seed)
-    return check.run([recipe.held_out_episode])
+    check = OpenLoopCheck(SavedPolicy.load(folder.checkpoint), folder.recorded, seed)
+    # The checkpoint cannot know that no episode of this data set is a copy of one that it was trained on.
+    standings = dict.fromkeys(range(recipe.recorded), Standing.HELD_OUT)
+    check.training = TrainingEpisodes(str(folder.demonstrations), standings)
+    return check.run(range(recipe.recorded))
 
 
 def _conclude(
     folder: DemoFolder,
     recipe: Recipe,
     log: TrainingLog,
-    rollout: RolloutSummary,
+    evaluation: EvaluationSummary,
     open_loop: "OpenLoopResult",
     seconds: dict[str, float],
 ) -> int:
     from .chunk_picture import plot_chunks
     from .report import DemoSummary, format_table, write_json
 
-    summary = DemoSummary(log, rollout, open_loop, seconds)
+    summary = DemoSummary(log, evaluation, open_loop, seconds)
     plot_chunks(open_loop, folder.chunks_png)
     write_json(summary, folder.summary_json)
     print(f"\n{format_table(summary)}\n")
@@ -181,14 +185,15 @@ def _conclude(
         print("  This was --quick: little data and little training. Without it the policy gets clearly better.\n")
     print(_places(folder))
     print(f"\n{_REAL_ARM}")
-    return FINE if open_loop.beats_baselines else FAILED
+    return FINE if open_loop.beats_baselines and evaluation.figures["successes"] else FAILED
 
 
 def _places(folder: DemoFolder) -> str:
     return (
         "Where everything lies:\n\n"
-        f"    data set    {folder.dataset}\n"
+        f"    recorded    {folder.recorded}, {folder.demonstrations}\n"
         f"    checkpoint  {folder.checkpoint}\n"
+        f"    evaluation  {folder.report_html}\n"
         f"    picture     {folder.chunks_png}\n"
         f"    figures     {folder.summary_json}\n"
         f"    logs        {folder.logs}"

@@ -63,18 +63,19 @@ class Demonstrator:
         self._steps = steps_of_frame(fps)
         self._kinematics = Kinematics(arm.world.arm)
 
-    def demonstrate(self, task: str, seed: int) -> Demonstration:
+    def demonstrate(self, task: str, seed: int, color: str | None = None) -> Demonstration:
         """Do a task once.
 
         Args:
             task: One of `scenes.TASKS`.
             seed: Of the scene, and of the little differences between one attempt and the next.
+            color: The cube to name; None lets the seed decide.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: There is no such task or color.
             UnreachableError: The arm cannot reach a place of the scene.
         """
-        self._arm.start(draw_layout(task, seed))
+        self._arm.start(draw_layout(task, seed, color))
         frames = list(self._frames(np.random.default_rng(seed)))
         return Demonstration(seed, frames, self._arm.verdict)
 

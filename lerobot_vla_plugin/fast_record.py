@@ -20,7 +20,7 @@ from .new_folder import new_folder
 from .progress import StepBar
 from .twin.arm_model import JOINTS
 from .twin.rendering import RENDERERS
-from .twin.scenes import TASKS
+from .twin.scenes import COLORS, TASKS
 from .twin.stage import CAMERAS
 from .twin.world import World
 
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repo-id", default="local/twin", help="name of the data set in LeRobot's commands")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=["pick-lift", "pick-place"])
     parser.add_argument("--episodes", type=int, default=50, help="demonstrations of each task")
+    parser.add_argument("--color", choices=list(COLORS), help="cube that is named; by default each seed decides")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first scene; each has its own")
     parser.add_argument("--fps", type=int, default=10, help="frames a second")
     parser.add_argument("--width", type=int, default=128, help="width of the pictures [px]")
@@ -84,7 +85,7 @@ def _record(args: argparse.Namespace, draft: Path) -> list[Demonstration]:
         draft.rmdir()  # LeRobot wants to make it itself
         total = args.episodes * len(args.tasks)
         with _new_dataset(draft, args) as dataset, StepBar("record", total, "episodes") as bar:
-            for demonstration in attempts(demonstrator, args.tasks, args.episodes, args.first_seed):
+            for demonstration in attempts(demonstrator, args.tasks, args.episodes, args.first_seed, args.color):
                 if demonstration.verdict.success:
                     save_demonstration(dataset, demonstration)
                     bar.advance_to(bar.position + 1)
@@ -95,7 +96,7 @@ def _record(args: argparse.Namespace, draft: Path) -> list[Demonstration]:
 
 
 def attempts(
-    demonstrator: Demonstrator, tasks: Sequence[str], episodes: int, first_seed: int
+    demonstrator: Demonstrator, tasks: Sequence[str], episodes: int, first_seed: int, color: str | None = None
 ) -> Iterator[Demonstration]:
     """Attempts, the tasks in turn and each with a seed of its own, until every task was done often enough.
 
@@ -104,6 +105,7 @@ def attempts(
         tasks: Names of tasks.
         episodes: How often each has to succeed.
         first_seed: Seed of the first attempt.
+        color: The cube to name; None lets each seed decide.
 
     Raises:
         RuntimeError: Most attempts failed.
@@ -113,7 +115,7 @@ def attempts(
         task = min(tasks, key=kept.__getitem__)
         if kept[task] >= episodes:
             return
-        demonstration = demonstrator.demonstrate(task, seed)
+        demonstration = demonstrator.demonstrate(task, seed, color)
         kept[task] += demonstration.verdict.success
         yield demonstration
     if min(kept[task] for task in tasks) < episodes:

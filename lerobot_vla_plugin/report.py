@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .demo_steps import RolloutSummary
+from .demo_steps import EvaluationSummary
 from .error_tables import format_errors, format_steps, verdicts
 from .open_loop_result import OpenLoopResult
 from .training_log import LOSS, TrainingLog
@@ -21,13 +21,13 @@ class DemoSummary:
 
     Attributes:
         training: Figures of the training run.
-        rollout: The rollout.
+        evaluation: How the policy did on the arm.
         open_loop: The open-loop check.
         seconds: Step -> how long it took, in [s].
     """
 
     training: TrainingLog
-    rollout: RolloutSummary
+    evaluation: EvaluationSummary
     open_loop: OpenLoopResult
     seconds: Mapping[str, float]
 
@@ -43,7 +43,7 @@ class DemoSummary:
                 "last_loss": self.training.last(LOSS),
                 **{name: self.training.last(name) for name in _TOKEN_FIGURES if name in self.training.figures},
             },
-            "rollout": asdict(self.rollout),
+            "evaluation": asdict(self.evaluation),
             "open_loop": {
                 "episodes": [episode.episode for episode in result.episodes],
                 "units": dict(zip(result.joints, result.units, strict=True)),
@@ -77,25 +77,41 @@ def format_table(summary: DemoSummary) -> str:
     Args:
         summary: What to show.
     """
-    training, rollout, open_loop = summary.training, summary.rollout, summary.open_loop
-    in_range = "all" if not rollout.out_of_range else f"all but {', '.join(rollout.out_of_range)}"
-    moved = max(rollout.swing_deg.values(), default=0.0)
+    training, evaluation, open_loop = summary.training, summary.evaluation, summary.open_loop
+    in_range = "all" if not evaluation.out_of_range else f"all but {', '.join(evaluation.out_of_range)}"
+    moved = max(evaluation.swing_deg.values(), default=0.0)
     rows = [
         ("recorded", f"{open_loop.dataset_frames} frames in {open_loop.dataset_episodes} episodes"),
         ("training", f"{training.median_samples_per_s:.0f} samples/s"),
         ("loss", f"{training.first(LOSS):.3f} -> {training.last(LOSS):.3f}"),
         *_token_rows(training),
-        ("control rate", f"{rollout.rate_hz:.1f} Hz of {rollout.wanted_hz:g} Hz"),
-        ("longest pause", f"{rollout.longest_pause_s * 1000:.0f} ms between two actions"),
-        ("ticks written", f"{rollout.ticks_written} in {rollout.goal_writes} actions"),
+        ("ticks written", f"{evaluation.ticks_written} in {evaluation.goal_writes} actions"),
         ("joints in range", f"{in_range}; the widest swing was {moved:.0f} deg"),
-        ("cubes touched", f"{rollout.touches} during the rollout"),
+        ("success", describe_success(evaluation.figures)),
         ("time", ", ".join(f"{step} {value:.0f} s" for step, value in summary.seconds.items())),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"  {name:<{width}}  {value}" for name, value in rows]
     sentences = [f"  {sentence}" for sentence in verdicts(open_loop)]
     return "\n".join([*lines, "", format_errors(open_loop), "", format_steps(open_loop), "", *sentences])
+
+
+def describe_success(figures: Mapping[str, Any]) -> str:
+    """How often the named cube was touched first, and what happened otherwise.
+
+    Args:
+        figures: Of the evaluation's report.
+    """
+    successes, trials = figures["successes"], figures["n"]
+    if not trials:
+        return "no attempt was finished"
+    low, high = figures["wilson_95"]
+    time_s, other = figures["median_time_to_success_s"], figures["taken"].get("other", 0)
+    when = "" if time_s is None else f", after {time_s:.1f} s"
+    return (
+        f"{successes} of {trials} scenes ({low:.0%} to {high:.0%} with 95 % certainty){when}; "
+        f"the other cube was touched first in {other}"
+    )
 
 
 def _token_rows(training: TrainingLog) -> list[tuple[str, str]]:

@@ -15,11 +15,19 @@ import pytest
 
 from lerobot_vla_plugin import demo
 from lerobot_vla_plugin.child_process import StepFailedError
-from lerobot_vla_plugin.demo_commands import FULL, QUICK, DemoFolder, tokenizer_command, train_command
-from lerobot_vla_plugin.demo_steps import RolloutSummary, summarize_rollout
+from lerobot_vla_plugin.demo_commands import (
+    demonstrate_command,
+    evaluate_command,
+    make_twin,
+    tokenizer_command,
+    train_command,
+)
+from lerobot_vla_plugin.demo_recipe import FULL, QUICK, DemoFolder
+from lerobot_vla_plugin.demo_steps import EvaluationSummary, summarize_evaluation
 from lerobot_vla_plugin.progress import ClockBar, StepBar
 from lerobot_vla_plugin.training_log import TrainingLog
 from lerobot_vla_plugin.twin.goal_log import GoalWrite, summarize_goals
+from lerobot_vla_plugin.twin.scenes import TASKS
 
 needs_pty = pytest.mark.skipif(os.name != "posix", reason="the twin needs pseudo-terminals")
 
@@ -34,13 +42,14 @@ def options(tmp_path) -> argparse.Namespace:
 
 @pytest.fixture
 def steps_done(monkeypatch):
-    """Replace the four steps; the open-loop check says what the test wants."""
+    """Replace the five steps; evaluation and open-loop check say what the test wants."""
 
-    def replace(*, beats_baselines: bool) -> None:
-        rollout = RolloutSummary(1, 6, 0.0, 15, 0.0)
-        monkeypatch.setattr(demo, "record", lambda *_: 3)
+    def replace(*, successes: int, beats_baselines: bool) -> None:
+        evaluation = EvaluationSummary({"successes": successes}, 1, 6)
+        monkeypatch.setattr(demo, "record", lambda *_: None)
+        monkeypatch.setattr(demo, "demonstrate", lambda *_: None)
         monkeypatch.setattr(demo, "train", lambda *_: TrainingLog())
-        monkeypatch.setattr(demo, "roll_out", lambda *_: rollout)
+        monkeypatch.setattr(demo, "evaluate", lambda *_: evaluation)
         monkeypatch.setattr(demo, "_check", lambda *_: SimpleNamespace(beats_baselines=beats_baselines))
         replaced = {"report.format_table": "TABLE", "report.write_json": None, "chunk_picture.plot_chunks": None}
         for name, value in replaced.items():
@@ -49,12 +58,12 @@ def steps_done(monkeypatch):
     return replace
 
 
-@pytest.mark.parametrize(("beats_baselines", "code"), [(True, 0), (False, 1)])
-def test_the_exit_code_is_the_verdict(options, steps_done, capsys, beats_baselines, code):
-    steps_done(beats_baselines=beats_baselines)
+@pytest.mark.parametrize(("successes", "beats_baselines", "code"), [(3, True, 0), (3, False, 1), (0, True, 1)])
+def test_the_exit_code_is_the_verdict(options, steps_done, capsys, successes, beats_baselines, code):
+    steps_done(successes=successes, beats_baselines=beats_baselines)
     assert demo.run(options) == code
     out = capsys.readouterr().out
-    for words in ("=== 4/4", "TABLE", "--quick", str(options.output_dir / "dataset"), "lerobot-find-port"):
+    for words in ("=== 5/5", "TABLE", "--quick", str(options.output_dir / "recorded"), "lerobot-find-port"):
         assert words in out
 
 
@@ -104,27 +113,36 @@ def test_every_signal_ends_it_in_order(options, monkeypatch, capsys, number):
     assert "Nothing is left running" in capsys.readouterr().err
 
 
-def test_rollout_figures_by_hand():
+def test_evaluation_figures_by_hand():
     goals = [{"a": 1000, "b": 100}, {"a": 1512, "b": 90}, {"a": 1256}]
     writes = [GoalWrite(t, g) for t, g in zip((10.0, 10.1, 10.4), goals, strict=True)]
     sent = summarize_goals(writes, {"a": (900, 1512), "b": (95, 200), "c": (0, 1)})
-    summary = summarize_rollout(sent, wanted_hz=15, touches=4)
-    assert (summary.goal_writes, summary.ticks_written, summary.touches) == (3, 5, 4)
-    assert summary.rate_hz == pytest.approx(2 / 0.4)
-    assert summary.longest_pause_s == pytest.approx(0.3)
+    summary = summarize_evaluation({"successes": 4}, sent)
+    assert (summary.goal_writes, summary.ticks_written, summary.figures) == (3, 5, {"successes": 4})
     assert summary.swing_deg == pytest.approx({"a": 45.0, "b": 10 * 360 / 4096})
     assert summary.out_of_range == ("b",)
 
 
 @pytest.mark.parametrize("policy", FULL)
-@pytest.mark.parametrize("recipes", [FULL, QUICK])
-def test_the_last_episode_is_not_trained_on(recipes, policy, tmp_path):
-    recipe = recipes[policy]
-    command = train_command(DemoFolder(tmp_path), recipe, policy, seed=7)
-    episodes = next(o for o in command.options if o.startswith("--dataset.episodes="))
-    assert json.loads(episodes.partition("=")[2]) == list(range(recipe.episodes - 1))
-    assert recipe.held_out_episode == recipe.episodes - 1
-    assert {"--seed=7", f"--policy.type={policy}"} <= set(command.options)
+def test_the_command_line_decides_policy_and_seed(policy, tmp_path):
+    command = train_command(DemoFolder(tmp_path), FULL[policy], policy, seed=7)
+    assert {"--seed=7", f"--policy.type={policy}", *FULL[policy].options} <= set(command.options)
+
+
+@needs_pty
+def test_no_scene_is_used_twice(tmp_path):
+    """Recorded in real time, to train on, evaluated: an attempt more or less than asked for makes no difference."""
+    folder, recipe, seed = DemoFolder(tmp_path), FULL["vla_flow"], 3
+    with make_twin(folder, recipe, seed, lock_step=True) as twin:
+        commands = demonstrate_command(folder, recipe, seed), evaluate_command(twin, folder, recipe, seed)
+    options = dict(o.lstrip("-").split("=", 1) for command in commands for o in command.options if "=" in o)
+    counts = {
+        twin.config.seed: recipe.recorded,
+        int(options["first-seed"]): recipe.demonstrations,
+        int(options["seed"]): recipe.scenes,
+    }
+    scenes = [{first + number for number in range(2 * count)} for first, count in counts.items()]
+    assert len(set.union(*scenes)) == sum(map(len, scenes))
 
 
 def test_the_tokens_are_those_that_were_fitted(tmp_path):
@@ -211,17 +229,21 @@ def test_the_whole_job(tmp_path, policy):
     assert "ended with exit code" not in err
     figures = json.loads((output / "summary.json").read_text())
     recipe = QUICK[policy]
-    assert figures["frames"] >= 0.9 * recipe.episodes * recipe.episode_s * recipe.fps
+    assert figures["frames"] >= 0.9 * recipe.recorded * TASKS["reach-touch"].episode_s * recipe.fps
     assert figures["training"]["last_loss"] < figures["training"]["first_loss"]
-    assert figures["rollout"]["goal_writes"] > 0
-    assert figures["rollout"]["out_of_range"] == []
-    assert process.returncode == (0 if figures["open_loop"]["beats_baselines"] else 1)
+    evaluation = figures["evaluation"]
+    assert evaluation["figures"]["n"] == recipe.scenes
+    assert evaluation["goal_writes"] > 0
+    assert evaluation["out_of_range"] == []
+    did_well = figures["open_loop"]["beats_baselines"] and evaluation["figures"]["successes"]
+    assert process.returncode == (0 if did_well else 1)
+    assert (output / "evaluation.html").stat().st_size > 10_000
     assert (output / "chunks.png").stat().st_size > 10_000
     commands = [
         shlex.split(part.partition("\n\n")[0].replace("\\\n", "")) for part in out.split("HF_HUB_OFFLINE=1 ")[1:]
     ]
     ours = ["lerobot-vla"] if policy == "vla_fast" else []
-    expected = ["lerobot-record", "lerobot-vla", *ours, "lerobot-train", "lerobot-rollout"]
+    expected = ["lerobot-record", "lerobot-vla", "lerobot-vla", *ours, "lerobot-train", "lerobot-eval", "lerobot-vla"]
     assert [words[1] for words in commands] == expected
     assert ("token_accuracy" in figures["training"]) == (policy == "vla_fast")
     assert processes_naming(str(output)) == []

@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from lerobot_vla_plugin import chunk_picture
 from lerobot_vla_plugin.chunk_picture import plot_chunks
-from lerobot_vla_plugin.demo_steps import RolloutSummary
+from lerobot_vla_plugin.demo_steps import EvaluationSummary
 from lerobot_vla_plugin.error_tables import format_errors, format_steps, verdicts
 from lerobot_vla_plugin.open_loop_result import (
     HOLD_STILL,
@@ -18,7 +18,7 @@ from lerobot_vla_plugin.open_loop_result import (
     EpisodeChunks,
     OpenLoopResult,
 )
-from lerobot_vla_plugin.report import DemoSummary, format_table, write_json
+from lerobot_vla_plugin.report import DemoSummary, describe_success, format_table, write_json
 from lerobot_vla_plugin.training_episodes import Standing
 from lerobot_vla_plugin.training_log import TrainingLog
 
@@ -31,6 +31,13 @@ ERRORS = {
 }
 
 
+FIGURES = {
+    "n": 20,
+    "successes": 12,
+    "wilson_95": [0.387, 0.781],
+    "median_time_to_success_s": 2.5,
+    "taken": {"named": 12, "other": 5, "none": 3},
+}
 STEPS, FRAMES = 5, 20
 
 
@@ -63,18 +70,15 @@ def result() -> OpenLoopResult:
 @pytest.fixture
 def summary(result) -> DemoSummary:
     """A whole demo."""
-    rollout = RolloutSummary(
+    evaluation = EvaluationSummary(
+        figures=FIGURES,
         goal_writes=90,
         ticks_written=540,
-        rate_hz=14.9,
-        wanted_hz=15,
-        longest_pause_s=0.093,
         swing_deg={"shoulder_pan": 54.2},
         out_of_range=["elbow_flex"],
-        touches=3,
     )
     log = TrainingLog({"loss": [1.9, 0.2], "smp/s": [100, 300, 200]})
-    return DemoSummary(log, rollout, result, {"record": 12.3, "train": 45.6})
+    return DemoSummary(log, evaluation, result, {"record": 12.3, "train": 45.6})
 
 
 def test_the_table_shows_what_was_measured(summary):
@@ -83,15 +87,19 @@ def test_the_table_shows_what_was_measured(summary):
         "60 frames in 3 episodes",
         "200 samples/s",
         "1.900 -> 0.200",
-        "14.9 Hz of 15 Hz",
-        "93 ms",
         "540 in 90 actions",
         "all but elbow_flex",
         "54 deg",
-        "3 during the rollout",
+        "12 of 20 scenes (39% to 78% with 95 % certainty), after 2.5 s; the other cube was touched first in 5",
         "record 12 s, train 46 s",
     ):
         assert words in table
+
+
+def test_no_success_is_said_without_a_time():
+    text = describe_success({**FIGURES, "successes": 0, "wilson_95": [0, 0.16], "median_time_to_success_s": None})
+    assert text.startswith("0 of 20 scenes (0% to 16% with 95 % certainty); ")
+    assert describe_success({"n": 0, "successes": 0}) == "no attempt was finished"
 
 
 def test_errors_stand_under_their_predictor(result):
@@ -147,7 +155,7 @@ def test_json_holds_the_figures(summary, tmp_path):
     figures = json.loads((tmp_path / "summary.json").read_text())
     assert figures["frames"] == 60
     assert figures["training"] == {"samples_per_s": 200, "first_loss": 1.9, "last_loss": 0.2}
-    assert figures["rollout"]["longest_pause_s"] == 0.093
+    assert figures["evaluation"]["figures"] == FIGURES
     errors = figures["open_loop"]["mean_absolute_error"]
     assert errors["policy"] == {"shoulder_pan": 1.25, "elbow_flex": 2.75, "gripper": 3.0, "mean": 2.0}
     assert figures["open_loop"]["beats_baselines"] is True
