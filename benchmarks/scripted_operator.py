@@ -26,13 +26,10 @@ from scipy.stats import binomtest
 
 from lerobot_vla_plugin.demonstrations import Demonstrator
 from lerobot_vla_plugin.envs.simulated_arm import SimulatedArm, SimulatedLeader
+from lerobot_vla_plugin.twin.arm_models import ARM_MODELS
 from lerobot_vla_plugin.twin.judge import Verdict
-from lerobot_vla_plugin.twin.koch_model import KOCH
 from lerobot_vla_plugin.twin.scenes import TASKS
-from lerobot_vla_plugin.twin.so101_model import SO101
 from lerobot_vla_plugin.twin.world import World
-
-_ARMS = {arm.name: arm for arm in (SO101, KOCH)}
 
 
 @dataclass
@@ -84,9 +81,9 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--fps", nargs="+", type=int, default=[10, 15, 30], help="goals a second")
-    parser.add_argument("--arm", choices=list(_ARMS), default="so101")
+    parser.add_argument("--arm", choices=list(ARM_MODELS), default="so101")
     arguments = parser.parse_args()
-    world, degrees = World(_ARMS[arguments.arm], visual=False), arguments.arm == "so101"  # LeRobot's default units
+    world, degrees = World(ARM_MODELS[arguments.arm], visual=False), arguments.arm == "so101"  # LeRobot's default units
     arm = SimulatedArm(world, use_degrees=degrees)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     for fps in arguments.fps:

@@ -12,7 +12,6 @@ pytest.importorskip("mink")
 
 from lerobot_vla_plugin.twin.cameras import CameraConfig
 from lerobot_vla_plugin.twin.control import TwinBusyError, TwinControl, TwinError, control_path
-from lerobot_vla_plugin.twin.koch import KochTwin
 from lerobot_vla_plugin.twin.scenes import draw_layout
 from lerobot_vla_plugin.twin.so101 import SO101Twin, TwinConfig
 from lerobot_vla_plugin.twin.so101_model import SO101
@@ -131,10 +130,8 @@ def test_a_twin_that_ends_says_so_to_its_client(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
-def test_options_that_need_a_task_or_another_arm_are_refused(tmp_path: Path) -> None:
+def test_options_that_need_a_task_are_refused() -> None:
     with pytest.raises(ValueError, match=r"need a task, one of .*pick-lift"):
         TwinConfig(lock_step=True)
     with pytest.raises(ValueError, match="no task 'juggle'; there are"):
         TwinConfig(task="juggle")
-    with pytest.raises(ValueError, match="no physics for the arm 'koch'; take so101"):
-        KochTwin(TwinConfig(task="pick-lift", directory=tmp_path))

@@ -29,8 +29,8 @@ __all__ = ["ArmKind", "ArmTwin", "TwinConfig"]
 class ArmTwin:
     """Leader and follower on pseudo-terminals, cameras over ZMQ, and a scripted person at the leader.
 
-    A context manager; `start` and `stop` do the same by hand. The pictures show an SO-101 in the follower's posture,
-    whichever arm it is.
+    A context manager; `start` and `stop` do the same by hand. Without a task the pictures show an SO-101 in the
+    follower's posture, whichever arm it is.
 
     Args:
         config: What it is like.
@@ -38,9 +38,6 @@ class ArmTwin:
     Attributes:
         follower: Bus of the follower.
         leader: Bus of the leader.
-
-    Raises:
-        ValueError: There is no physics for this arm.
     """
 
     kind: ClassVar[ArmKind]
@@ -60,7 +57,8 @@ class ArmTwin:
         self.leader = self.kind.make_leader_bus(
             leader, self._leader_ticks(rest_ticks), self.leader_port, self._clock if config.lock_step else None
         )
-        self._cameras = CameraProcess(config.cameras, physics=config.task is not None, lock_step=config.lock_step)
+        seen = self.kind.model.name if config.task else None
+        self._cameras = CameraProcess(config.cameras, arm=seen, lock_step=config.lock_step)
         self._life = self._make_life()
         self._control: ControlServer | None = None
         self._lock: IO[str] | None = None
@@ -207,8 +205,6 @@ class ArmTwin:
     def _make_follower(self, rest_ticks: Mapping[str, int]) -> ServoBus:
         if self.config.task is None:
             return self.kind.make_follower_bus(self._calibration, rest_ticks, self.follower_port)
-        if self.kind.make_driven_bus is None:
-            raise ValueError(f"there is no physics for the arm {self.kind.name!r}; take so101, or no task")
         clock = self._clock if self.config.lock_step else None
         return self.kind.make_driven_bus(self._calibration, rest_ticks, self.follower_port, clock)
 
@@ -221,6 +217,7 @@ class ArmTwin:
         scene = (config.task, config.seed, config.color)
         return TaskLife(
             scene,
+            self.kind.model,
             self._make_arm,
             self.follower,
             self.leader,

@@ -85,8 +85,11 @@ class BaseServo(ABC):
         if elapsed_s < 0:
             return
         self._time_s = time_s
-        if elapsed_s == 0:
-            return
+        if elapsed_s > 0:
+            self._move(elapsed_s)
+
+    def _move(self, elapsed_s: float) -> None:
+        """Move towards the goal for a time in [s]."""
         if self.stuck or not self.torque_enabled or not self._drives():
             self._speed_ticks_s = 0.0
             return

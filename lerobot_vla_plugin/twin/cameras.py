@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from lerobot_vla_plugin.twin.arm_models import ARM_MODELS
 from lerobot_vla_plugin.twin.jpeg import encode_jpeg
 from lerobot_vla_plugin.twin.pictured import Pictured, PicturedScene, PicturedWorld
 from lerobot_vla_plugin.twin.rendering import RendererName, open_renderer
@@ -62,7 +63,7 @@ class CameraProcess:
 
     Args:
         config: What the cameras deliver.
-        physics: Whether they see the world of the tasks, or else the scene of `TouchLife`.
+        arm: Whose world of tasks they see, one of `ARM_MODELS`; None for the scene of `TouchLife`.
         lock_step: Whether each picture is published as soon as it is sent, and again until the next one.
 
     Attributes:
@@ -70,8 +71,8 @@ class CameraProcess:
         renderer: Name of the renderer in use; once started.
     """
 
-    def __init__(self, config: CameraConfig, *, physics: bool = False, lock_step: bool = False) -> None:
-        self._start_options = json.dumps({"cameras": asdict(config), "physics": physics, "lock_step": lock_step})
+    def __init__(self, config: CameraConfig, *, arm: str | None = None, lock_step: bool = False) -> None:
+        self._start_options = json.dumps({"cameras": asdict(config), "arm": arm, "lock_step": lock_step})
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, picture: Mapping[str, Any]) -> None:
@@ -164,7 +165,7 @@ def publish(start_options: str) -> None:
 
     options = json.loads(start_options)
     config = CameraConfig(**options["cameras"])
-    scene: Pictured = PicturedWorld() if options["physics"] else PicturedScene()
+    scene: Pictured = PicturedWorld(ARM_MODELS[options["arm"]]) if options["arm"] else PicturedScene()
     renderer = open_renderer(scene, config.width, config.height, config.renderer)
     socket = zmq.Context.instance().socket(zmq.PUB)
     socket.setsockopt(zmq.LINGER, 0)

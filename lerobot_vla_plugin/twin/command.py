@@ -28,11 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     cameras = CameraConfig()
     parser.epilog = (
-        "Without --task the arm has no physics, and a cube jumps when it is touched. With one, an SO-101 moves cubes "
+        "Without --task the arm has no physics, and a cube jumps when it is touched. With one, it moves cubes "
         "under gravity, and a scripted person does the task at the leader: in real time when goals come (a recording "
         "shows by a pause when its episodes begin), in lock-step as far as a client lets time pass."
     )
-    parser.add_argument("--arm", choices=_TWINS, default="so101", help="kind of arm; physics for so101 only")
+    parser.add_argument("--arm", choices=_TWINS, default="so101", help="kind of arm")
     parser.add_argument("--task", choices=list(TASKS), help="scenes of this task, one after the other, with physics")
     parser.add_argument(
         "--color", choices=list(COLORS), help="cube that is named; by default each scene's seed decides"

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from lerobot_vla_plugin.arms.calibration import JointCalibration
 from lerobot_vla_plugin.twin.arm_model import JOINTS
 from lerobot_vla_plugin.twin.bus import ServoBus
-from lerobot_vla_plugin.twin.driven_servo import Drive, DrivenServo
+from lerobot_vla_plugin.twin.driven import Drive, Driven
 from lerobot_vla_plugin.twin.joint_map import JointMap
 from lerobot_vla_plugin.twin.scenes import Layout
 from lerobot_vla_plugin.twin.world import World
@@ -20,7 +20,7 @@ class DrivenArm:
 
     Args:
         world: The world.
-        bus: Bus of the arm: a `DrivenServo` for every joint.
+        bus: Bus of the arm: a `Driven` servo for every joint.
         calibration: Joint -> calibration: what a tick of these servos means.
         inverts_in_software: As in `JointConverter`.
 
@@ -59,7 +59,7 @@ class DrivenArm:
             self._drives, self._stuck = [], []
             self._report(servos)
             for servo in servos.values():
-                servo.aim(servo.position_ticks)
+                servo.aim()
 
     def step(self, count: int) -> None:
         """Let the world run; what the servos are told meanwhile counts afterwards.
@@ -72,7 +72,7 @@ class DrivenArm:
             self._world.step(count)
             self._report(servos)
 
-    def _obey(self, servos: Mapping[str, DrivenServo]) -> None:
+    def _obey(self, servos: Mapping[str, Driven]) -> None:
         motors, made = self._world.motors, self._world.arm.motors
         drives = [servos[joint].drive() for joint in JOINTS]
         if drives != self._drives:
@@ -91,7 +91,7 @@ class DrivenArm:
             self._world.jam(stuck)
             self._stuck = stuck
 
-    def _goals_rad(self, servos: Mapping[str, DrivenServo]):
+    def _goals_rad(self, servos: Mapping[str, Driven]):
         settings = self._settings
         stands = settings.ticks(self._world.motors.encoder_rad).astype(int).tolist()
         goals = [
@@ -100,7 +100,7 @@ class DrivenArm:
         ]
         return (np.array(goals) - settings.ticks_at_zero_rad) / settings.ticks_per_rad
 
-    def _report(self, servos: Mapping[str, DrivenServo]) -> None:
+    def _report(self, servos: Mapping[str, Driven]) -> None:
         world, settings = self._world, self._settings
         stands = settings.ticks(world.motors.encoder_rad).astype(int).tolist()
         speeds = (settings.ticks_per_rad * world.joint_speeds_rad_s).tolist()

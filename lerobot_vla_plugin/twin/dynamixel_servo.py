@@ -21,7 +21,7 @@ _INVERTED = 0x01  # bit of Drive_Mode
 _LARGEST_SINGLE_TURN_OFFSET_TICKS = 1024
 _FIRST_PRESENT_ADDRESS = 120
 _HAND_HOLDS_S = 0.05
-_POSITION_MODES = (POSITION_MODE, EXTENDED_POSITION_MODE, CURRENT_POSITION_MODE)
+POSITION_MODES = (POSITION_MODE, EXTENDED_POSITION_MODE, CURRENT_POSITION_MODE)
 _GOALS = ("Goal_PWM", "Goal_Current", "Goal_Velocity", "Goal_Position")
 _RESET_BY_MODE = ("Gain", "Profile_", "Goal_PWM", "Goal_Current")
 
@@ -130,7 +130,7 @@ class DynamixelServo(BaseServo):
             time_s: The moment, in [s].
         """
         self.advance(time_s)
-        if self._speed_ticks_s:
+        if self._velocity():
             return StatusError.RESULT_FAIL
         self._forget_turns()
         self.set_register("Goal_Position", round(self._position()))
@@ -255,7 +255,7 @@ class DynamixelServo(BaseServo):
 
     def _drives(self) -> bool:
         held = self._time_s is not None and self._time_s < self._held_until_s
-        return self.register("Operating_Mode") in _POSITION_MODES and not self._stopped and not held
+        return self.register("Operating_Mode") in POSITION_MODES and not self._stopped and not held
 
     def _speed_limit_ticks_s(self) -> float:
         limit, asked = self.register("Velocity_Limit"), self.register("Profile_Velocity")
@@ -281,11 +281,14 @@ class DynamixelServo(BaseServo):
         self._lost_ticks += counted - counted % TICKS_PER_TURN
         self._encoder_ticks = self._direction() * (counted % TICKS_PER_TURN)
 
+    def _velocity(self) -> int:
+        """Speed in units of the registers."""
+        return round(self._speed_ticks_s / VELOCITY_UNIT_TICKS_S)
+
     def _refresh_present(self) -> None:
         self.set_register("Present_Position", round(self._position()))
-        velocity = round(self._speed_ticks_s / VELOCITY_UNIT_TICKS_S)
-        self.set_register("Present_Velocity", velocity)
-        self.set_register("Moving", int(abs(velocity) > self.register("Moving_Threshold")))
+        self.set_register("Present_Velocity", self._velocity())
+        self.set_register("Moving", int(abs(self._velocity()) > self.register("Moving_Threshold")))
         self.set_register("Realtime_Tick", int((self._time_s or 0.0) * 1000) % 32_768)
         # The further behind its goal, the harder it drives: one unit of current, or of load, a tick.
         lag = self.goal_ticks - self._position() if self.torque_enabled and self._drives() else 0.0

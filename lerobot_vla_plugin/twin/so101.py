@@ -10,6 +10,7 @@ from lerobot_vla_plugin.twin.arm_twin import ArmKind, ArmTwin, TwinConfig
 from lerobot_vla_plugin.twin.bus import ServoBus
 from lerobot_vla_plugin.twin.driven_servo import DrivenServo
 from lerobot_vla_plugin.twin.servo import Servo
+from lerobot_vla_plugin.twin.so101_model import SO101
 
 __all__ = ["FOLLOWER_ID", "LEADER_ID", "SO101Twin", "TwinConfig", "make_so101_bus"]
 
@@ -49,4 +50,5 @@ class SO101Twin(ArmTwin):
         make_follower_bus=make_so101_bus,
         make_leader_bus=make_so101_bus,
         make_driven_bus=partial(make_so101_bus, servo=DrivenServo),
+        model=SO101,
     )

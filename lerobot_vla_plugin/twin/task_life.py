@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_vla_plugin.twin.arm_model import JOINTS
+from lerobot_vla_plugin.twin.arm_model import JOINTS, ArmModel
 from lerobot_vla_plugin.twin.bus import ServoBus
 from lerobot_vla_plugin.twin.cameras import CameraProcess
 from lerobot_vla_plugin.twin.control_server import Answer
@@ -32,6 +32,7 @@ class TaskLife:
 
     Args:
         scene: Task, seed and color of the first scene.
+        arm: The arm.
         make_arm: Puts servos behind a world's arm.
         follower: Bus of the follower.
         leader: Bus of the leader.
@@ -44,6 +45,7 @@ class TaskLife:
     def __init__(
         self,
         scene: tuple[str, int, str | None],
+        arm: ArmModel,
         make_arm: Callable[[World], DrivenArm],
         follower: ServoBus,
         leader: ServoBus,
@@ -53,7 +55,8 @@ class TaskLife:
         *,
         lock_step: bool,
     ) -> None:
-        self._scene, self._make_arm, self._follower, self._leader = scene, make_arm, follower, leader
+        self._scene, self._arm, self._make_arm = scene, arm, make_arm
+        self._follower, self._leader = follower, leader
         self._leader_ticks = leader_ticks
         self._cameras, self._picture_s, self._lock_step = cameras, picture_s, lock_step
         self._lock = threading.Lock()
@@ -70,7 +73,7 @@ class TaskLife:
             ModuleNotFoundError: MuJoCo, mink or the arm's model is not installed.
             RuntimeError: The cameras do not start.
         """
-        world = World(visual=False)
+        world = World(self._arm, visual=False)
         place = Workplace(world, self._make_arm(world), self._leader, self._leader_ticks)
         place.lay(*self._scene)
         self._workplace = place

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lerobot_vla_plugin.arms.calibration import JointCalibration
+from lerobot_vla_plugin.twin.arm_model import ArmModel
 from lerobot_vla_plugin.twin.bus import ServoBus
 from lerobot_vla_plugin.twin.cameras import CameraConfig
 from lerobot_vla_plugin.twin.directory import default_directory
@@ -65,7 +66,8 @@ class ArmKind:
         inverts_in_software: As in `JointConverter`.
         make_follower_bus: Makes the follower's bus.
         make_leader_bus: Makes the leader's bus.
-        make_driven_bus: Makes the bus of a follower in a world with physics; None where there is no such world.
+        make_driven_bus: Makes the bus of a follower in a world with physics.
+        model: The arm in that world.
     """
 
     name: str
@@ -74,4 +76,5 @@ class ArmKind:
     inverts_in_software: bool
     make_follower_bus: MakeBus
     make_leader_bus: MakeBus
-    make_driven_bus: MakeBus | None = None
+    make_driven_bus: MakeBus
+    model: ArmModel
