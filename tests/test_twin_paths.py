@@ -30,8 +30,9 @@ WIDTH, HEIGHT, FPS, FRAMES = 48, 32, 10, 45
 TASK, SEED = "pick-lift", 7
 
 
-DEVICES = {SO101Twin: (SO101VLAFollowerConfig, SO101VLALeaderConfig)} | {
-    KochTwin: (KochVLAFollowerConfig, KochVLALeaderConfig)
+DEVICES: dict[type[ArmTwin], tuple] = {
+    SO101Twin: (SO101VLAFollowerConfig, SO101VLALeaderConfig),
+    KochTwin: (KochVLAFollowerConfig, KochVLALeaderConfig),
 }
 
 
