@@ -58,7 +58,8 @@ def evaluate(twin, monkeypatch, tmp_path, patience):
 
 def test_two_episodes_judged_by_keys(trained, evaluate, typist, twin, tmp_path):
     def change_mind():
-        while not (tmp_path / "report" / "episodes.jsonl").exists():
+        written = tmp_path / "report" / "episodes.jsonl"
+        while not written.exists() or not written.stat().st_size:
             time.sleep(0.01)
         typist.key = "f"
 

@@ -80,7 +80,7 @@ def test_a_reply_that_lies_there_is_taken_however_late_the_host_looks(pair: Pair
 
     def send_and_pause(address: int, length: int, ids: list[int]) -> int:
         result = send(address, length, ids)
-        time.sleep(REPLY_TIMEOUT_S + 0.03)
+        time.sleep(REPLY_TIMEOUT_S + 0.2)
         return result
 
     pair.bus._send_sync_read = send_and_pause
