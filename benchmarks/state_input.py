@@ -5,9 +5,9 @@
 batches; the last episode is held out. Printed for each, and for each seed: cross-entropy and error on that episode, and
 the processor time of training.
 
-    lerobot-vla demo --output-dir DEMO            # records; any recording of one task will do
-    lerobot-vla tokenizer fit DEMO/demonstrations --chunk-size=10 --relative --vocab-size=256 --output CODEC
-    OMP_NUM_THREADS=1 python benchmarks/state_input.py DEMO/demonstrations --action-tokenizer-path CODEC --steps 300
+    lerobot-vla twin --width=96 --height=96       # lerobot-record as it prints; any recording of one task will do
+    lerobot-vla tokenizer fit DATASET --chunk-size=10 --relative --vocab-size=256 --output CODEC
+    OMP_NUM_THREADS=1 python benchmarks/state_input.py DATASET --action-tokenizer-path CODEC --steps 300
 
 Found on 12 episodes of the twin, seeds 0 and 1: the token 3.40 and 3.28, 6.6 and 6.9 degrees, 57 and 51 s; text 3.53
 and 3.51, 7.4 and 7.3 degrees, 59 and 63 s. So `vla_fast` has the token. A pretrained VLM, which has read numbers

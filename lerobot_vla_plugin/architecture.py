@@ -38,17 +38,34 @@ def adopt_architecture(config: VLAFlowConfig, checkpoint: PolicyCheckpoint) -> N
     """
     adopt_backbone(config, checkpoint)
     source = checkpoint.config
+    _adopt_relative_actions(config, checkpoint)
     for name in _EXPERT:
         setattr(config, name, getattr(source, name))
     if isinstance(source, VLAFlowConfig):
         config.num_expert_layers = source.num_expert_layers
         config.self_attn_every_n_layers = source.self_attn_every_n_layers
-        config.relative_actions = source.relative_actions
-        config.chunk_size = source.chunk_size if source.relative_actions else config.chunk_size
-        config.__post_init__()  # what follows from these
         return
     config.num_expert_layers = source.num_expert_layers if source.num_expert_layers > 0 else None
     config.self_attn_every_n_layers = max(source.self_attn_every_n_layers, 0) if "cross" in source.attention_mode else 1
+
+
+def _adopt_relative_actions(config: VLAFlowConfig, checkpoint: PolicyCheckpoint) -> None:
+    """Go on with the chunks that the weights know: distances at their own scales, or places."""
+    source = checkpoint.config
+    if not getattr(source, "relative_actions", False):
+        if config.relative_actions:
+            raise ValueError(
+                f"relative_actions=true, but {checkpoint.name} was trained on positions, not on distances; leave the "
+                "option out, or start without --policy.init_from"
+            )
+        return
+    if config.chunk_size != source.chunk_size:
+        raise ValueError(
+            f"chunk_size={config.chunk_size}, but {checkpoint.name} has a scale for each of {source.chunk_size} steps; "
+            f"set --policy.chunk_size={source.chunk_size}"
+        )
+    config.relative_actions = True
+    config.normalization_mapping = dict(source.normalization_mapping)
 
 
 def adopt_backbone(config: VLAConfig, checkpoint: PolicyCheckpoint) -> None:

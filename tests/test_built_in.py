@@ -7,9 +7,8 @@ from test_modeling_vla import make_config
 
 from lerobot_vla_plugin.config_base import BUILT_IN_BACKBONES
 from lerobot_vla_plugin.modeling_vla import VLAFlowPolicy
-from lerobot_vla_plugin.models.backbone import grid_positions
 from lerobot_vla_plugin.models.built_in import GEOMETRIES, small_config
-from lerobot_vla_plugin.models.conv_stem import ConvStem, stem_stride
+from lerobot_vla_plugin.models.conv_stem import ConvStem, grid_positions, stem_stride
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,20 @@ class TestPolicy:
         assert tuned.config.normalization_mapping["ACTION"] == "IDENTITY"
         assert torch.equal(tuned.relative_actions.std, policy.relative_actions.std)
 
+    def test_weights_that_know_other_chunks_are_refused(self, policy, dataset_root, tmp_path):
+        policy.save_pretrained(tmp_path / "relative")
+        VLAFlowPolicy(make_config(chunk_size=CHUNK_SIZE, image=IMAGE)).save_pretrained(tmp_path / "places")
+        meta = LeRobotDatasetMetadata("tests/small", root=dataset_root)
+
+        def start_from(name: str, **options):
+            config = make_config(n_action_steps=2, image=IMAGE, init_from=str(tmp_path / name), **options)
+            return VLAFlowPolicy(config, dataset_meta=meta)
+
+        with pytest.raises(ValueError, match="trained on positions, not on distances"):
+            start_from("places", chunk_size=CHUNK_SIZE, relative_actions=True)
+        with pytest.raises(ValueError, match=f"set --policy.chunk_size={CHUNK_SIZE}"):
+            start_from("relative", chunk_size=CHUNK_SIZE + 1)
+
     def test_lerobot_train_and_what_it_saved_act_in_robot_units(self, dataset_root, tmp_path, lerobot_train):
         from lerobot.policies.factory import make_pre_post_processors
 

@@ -91,7 +91,9 @@ class StepCamera(ZMQCamera):
             raise RuntimeError(f"{self}: no camera {self.camera_name!r}; there are {list(message.get('images', {}))}")
         jpeg = base64.b64decode(message["images"][self.camera_name])
         picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+        if picture is None:
+            raise RuntimeError(f"{self}: expected a JPEG, got {len(jpeg)} bytes that are none")
         with self._arrived:
-            self._shown = message.get("step", -1), np.asarray(picture)
+            self._shown = message.get("step", -1), picture
             self._arrived.notify_all()
-        return np.asarray(picture)
+        return picture

@@ -62,12 +62,7 @@ class PhysicalArmEnv(gym.Env):
         self._attempt: Attempt | None = None
         self._log: EpisodeLog | None = None
         self._seen: Observation = {}
-        boxes: dict[str, gym.Space] = {
-            name: gym.spaces.Box(0, 255, (*size, 3), np.uint8) for name, size in arm.cameras.items()
-        }
-        self.observation_space = gym.spaces.Dict(
-            {"pixels": gym.spaces.Dict(boxes), STATE: _unbounded(len(arm.state_keys))}
-        )
+        self.observation_space = _observation_space(arm)
         self.action_space = _unbounded(len(arm.action_keys))
 
     @property

@@ -6,7 +6,6 @@ The vision tower and the connector are transformers' SmolVLM modules; the langua
 Shapes: b batch, c cameras, n image tokens a camera, t language tokens.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast, get_args
@@ -20,7 +19,7 @@ from transformers.models.smolvlm.modeling_smolvlm import (
     SmolVLMVisionTransformer,
 )
 
-from .conv_stem import STEM_WIDTHS, ConvStem
+from .conv_stem import STEM_WIDTHS, put_stem_before
 from .cpu_linear import use_cpu_linear
 from .transformer import (
     ROTARY_MAX_WAVELENGTH,
@@ -96,31 +95,6 @@ def _scale_and_wavelength(config: SmolVLMConfig, conventions: Conventions) -> tu
     return 1.0, float(rope["rope_theta"])
 
 
-def _put_stem_before(vision_model: SmolVLMVisionTransformer, widths: Sequence[int]) -> None:
-    """Let convolutions embed the picture, and places begin as their coordinates instead of at random."""
-    embeddings = cast(SmolVLMVisionEmbeddings, vision_model.embeddings)
-    table = embeddings.position_embedding.weight
-    embeddings.patch_embedding = ConvStem(widths, table.shape[1])
-    with torch.no_grad():
-        table.copy_(grid_positions(embeddings.num_patches_per_side, table.shape[1]))
-
-
-def grid_positions(side: int, width: int) -> Tensor:
-    """Sines and cosines of the coordinates of a square grid, (side * side, width), row by row.
-
-    Args:
-        side: Cells a side.
-        width: A multiple of 4: sine and cosine of row and column.
-    """
-    places = (torch.arange(side) + 0.5) / side * 2 - 1
-    # From half a turn over the whole grid to half a turn from cell to cell.
-    turns = torch.logspace(-1, math.log2(side) - 1, width // 4, base=2) * torch.pi
-    angles = places[:, None] * turns
-    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
-    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
-    return torch.cat([rows, columns], dim=2).flatten(0, 1)
-
-
 class TextModel(nn.Module):
     """Embedding and the first layers of a Llama language model."""
 
@@ -161,7 +135,7 @@ class VLMBackbone(nn.Module):
         self.vision_model = SmolVLMVisionTransformer._from_config(config.vision_config, attn_implementation="sdpa")
         self.connector = SmolVLMConnector(config)
         if widths := getattr(config.vision_config, STEM_WIDTHS, None):
-            _put_stem_before(self.vision_model, widths)
+            put_stem_before(self.vision_model, widths)
         use_cpu_linear(self.vision_model)
         use_cpu_linear(self.connector)
         self.text_model = TextModel(config, num_layers)

@@ -1,9 +1,13 @@
 """Convolutions in front of the vision tower: from little data they find edges and places, which patches do not."""
 
+import math
 from collections.abc import Sequence
+from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionEmbeddings, SmolVLMVisionTransformer
 
 # Key in the vision section of a backbone's configuration; absent where patches are embedded one by one.
 STEM_WIDTHS = "conv_stem_widths"
@@ -65,3 +69,33 @@ class ResidualStage(nn.Module):
 def stem_stride(widths: Sequence[int]) -> int:
     """How many pixels a side one feature stands for."""
     return _PATCH * 2 ** (len(widths) - 1)
+
+
+def put_stem_before(vision_model: SmolVLMVisionTransformer, widths: Sequence[int]) -> None:
+    """Let convolutions embed the picture, and places begin as their coordinates instead of at random.
+
+    Args:
+        vision_model: Changed; its patch embedding is replaced.
+        widths: As for `ConvStem`.
+    """
+    embeddings = cast(SmolVLMVisionEmbeddings, vision_model.embeddings)
+    table = embeddings.position_embedding.weight
+    embeddings.patch_embedding = ConvStem(widths, table.shape[1])
+    with torch.no_grad():
+        table.copy_(grid_positions(embeddings.num_patches_per_side, table.shape[1]))
+
+
+def grid_positions(side: int, width: int) -> Tensor:
+    """Sines and cosines of the coordinates of a square grid, (side * side, width), row by row.
+
+    Args:
+        side: Cells a side.
+        width: A multiple of 4: sine and cosine of row and column.
+    """
+    places = (torch.arange(side) + 0.5) / side * 2 - 1
+    # From half a turn over the whole grid to half a turn from cell to cell.
+    turns = torch.logspace(-1, math.log2(side) - 1, width // 4, base=2) * torch.pi
+    angles = places[:, None] * turns
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], dim=2).flatten(0, 1)
