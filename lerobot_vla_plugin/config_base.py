@@ -43,6 +43,8 @@ class VLAConfig(PreTrainedConfig):
         train_state_proj: Train the projection of the state into the prefix.
         init_from: Folder or hub name of a smolvla or vla_flow checkpoint, for vla_fast also of a vla_fast one, to start
             the weights from. Read once, when a fresh policy is made; a checkpoint of that run never reads it again.
+        position_loss_weight: Weight of a second loss, in training only, where the backbone reads keypoints ("small"):
+            joint positions at four steps of the chunk, read from the keypoints alone. 0 leaves it out.
         gradient_checkpointing: Recompute layers in the backward pass: less memory, about a third more time.
         dtype: "float32", or "bfloat16": frozen weights stored in bfloat16 (not those that an adapter freezes), the rest
             computed in it (autocast).
@@ -88,6 +90,7 @@ class VLAConfig(PreTrainedConfig):
     train_state_proj: bool = True
     init_from: str | None = None
 
+    position_loss_weight: float = 3.0
     gradient_checkpointing: bool = False
     dtype: str = "float32"
     vision_cache: Path | None = None

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub.constants import CONFIG_NAME
 from lerobot.policies.common.vla_utils import pad_vector
 from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
 from torch import Tensor, nn
 
 from .arms.contract import ContractCheck
@@ -27,6 +27,7 @@ from .assembly import (
 from .camera_batch import fit_image, last_step, read_images
 from .config_base import VLAConfig
 from .models.backbone import Observation, VLMBackbone
+from .models.keypoints import PositionHead
 from .pretrained import (
     BACKBONE_FOLDER,
     PolicyCheckpoint,
@@ -86,6 +87,7 @@ class VLAPolicy(PreTrainedPolicy):
             log_camera_mapping(config, start)
         backbone_config = load_backbone_config(config.vlm_model_name) if start is None else start.backbone_config
         self.model = self._make_model(make_backbone(config, backbone_config), start, dataset_meta)
+        self.position_head = self._make_position_head()
         if config.dtype == "bfloat16":
             store_frozen_in_bfloat16(self.model)
         if start is None:
@@ -127,6 +129,25 @@ class VLAPolicy(PreTrainedPolicy):
     @abstractmethod
     def _config_of(cls, checkpoint: PolicyCheckpoint) -> VLAConfig:
         """Configuration under which a checkpoint runs as this policy."""
+
+    def _make_position_head(self) -> PositionHead | None:
+        config, backbone = self.config, self.model.backbone
+        if not config.position_loss_weight or backbone.keypoints is None:
+            return None
+        joints = config.action_feature.shape[0]
+        return PositionHead(backbone.width, len(config.image_features), joints)
+
+    def _position_loss(self, observation: Observation, batch: dict[str, Tensor]) -> Tensor:
+        """Weighted loss of the position head for each sample, (b,); 0 where there is none."""
+        actions = batch[ACTION]
+        if self.position_head is None:
+            return actions.new_zeros(len(actions))
+        states, positions = observation.state[:, : actions.shape[2]], self._scale_positions(actions)
+        return self.config.position_loss_weight * self.position_head.loss(observation.image_tokens, states, positions)
+
+    def _scale_positions(self, positions: Tensor) -> Tensor:
+        """Joint positions (..., joints) as the pipeline gives them -> about deviation 1."""
+        return positions
 
     def _open_vision_cache(self, dataset_meta: "LeRobotDatasetMetadata | None") -> VisionTokenCache | None:
         return open_vision_cache(self.config, self.model.backbone, self._image_size, dataset_meta)
@@ -250,11 +271,13 @@ class VLAPolicy(PreTrainedPolicy):
 
     def _observe(self, batch: dict[str, Tensor]) -> Observation:
         images, masks = read_images(self.config, batch)
+        language, language_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK].bool()
+        image_tokens = self._image_tokens(images, batch)
         return Observation(
-            image_tokens=self._image_tokens(images, batch),
+            image_tokens=self.model.backbone.find_keypoints(image_tokens, language, language_masks),
             image_masks=masks,
-            language=batch[OBS_LANGUAGE_TOKENS],
-            language_masks=batch[OBS_LANGUAGE_ATTENTION_MASK].bool(),
+            language=language,
+            language_masks=language_masks,
             state=pad_vector(self._read_state(batch), self.config.state_dim),
         )
 

@@ -123,7 +123,10 @@ class VLAFastPolicy(VLAPolicy):
             )
 
     def _read_state(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.action_tokens.scale_states(super()._read_state(batch))
+        return self._scale_positions(super()._read_state(batch))
+
+    def _scale_positions(self, positions: Tensor) -> Tensor:
+        return self.action_tokens.scale_states(positions)
 
     def forward(self, batch: dict[str, Tensor], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
         """Training loss of a batch.
@@ -143,13 +146,15 @@ class VLAFastPolicy(VLAPolicy):
             losses, masks, hits = self.model.loss(observation, self.action_tokens.grammar, tokens.ids, tokens.masks)
         weights = masks * tokens.weights
         loss = reduce_losses(losses, weights, reduction)
+        position_losses = self._position_loss(observation, batch)
         figures = {
             "loss": loss.mean().item(),
+            "position_loss": position_losses.mean().item(),
             "token_accuracy": reduce_losses(hits.float(), weights, "mean").item(),
         }
         if self.training and not self._is_sharded():
             figures["decoded_error"] = self._decoded_error(observation, batch[ACTION], states, inside)
-        return loss, figures
+        return loss + (position_losses.mean() if reduction == "mean" else position_losses), figures
 
     @torch.no_grad()
     def _decoded_error(self, observation: Observation, actions: Tensor, states: Tensor, inside: Tensor) -> float:

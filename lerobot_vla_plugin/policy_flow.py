@@ -104,10 +104,13 @@ class VLAFlowPolicy(VLAPolicy):
         with self._autocast():
             actions = pad_vector(actions, self.config.action_dim)
             draws = self.config.num_noise_draws
-            losses = self.model.loss(self._observe(batch), actions, noise, time, draws)[:, :, :joints]
+            observation = self._observe(batch)
+            losses = self.model.loss(observation, actions, noise, time, draws)[:, :, :joints]
         inside = steps_inside_episode(batch)
         loss = reduce_losses(losses.flatten(1), inside.repeat_interleave(joints, dim=1), reduction)
-        return loss, {"loss": loss.mean().item()}
+        position_losses = self._position_loss(observation, batch)
+        figures = {"loss": loss.mean().item(), "position_loss": position_losses.mean().item()}
+        return loss + (position_losses.mean() if reduction == "mean" else position_losses), figures
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor], noise: Tensor | None = None, **kwargs) -> Tensor:
@@ -127,5 +130,7 @@ class VLAFlowPolicy(VLAPolicy):
         return actions
 
     def _read_state(self, batch: dict[str, Tensor]) -> Tensor:
-        states = super()._read_state(batch)
-        return self.relative_actions.scale_states(states) if self.relative_actions else states
+        return self._scale_positions(super()._read_state(batch))
+
+    def _scale_positions(self, positions: Tensor) -> Tensor:
+        return self.relative_actions.scale_states(positions) if self.relative_actions else positions

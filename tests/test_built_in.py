@@ -21,8 +21,8 @@ def test_the_configuration_knows_every_geometry():
     assert set(BUILT_IN_BACKBONES) == set(GEOMETRIES)
 
 
-def test_a_camera_has_64_tokens(policy):
-    assert policy.model.backbone.encode_images(torch.zeros(2, 3, 128, 128)).shape == (2, 64, 128)
+def test_a_camera_has_256_places(policy):
+    assert policy.model.backbone.encode_images(torch.zeros(2, 3, 128, 128)).shape == (2, 256, 128)
 
 
 def test_everything_of_the_stem_learns(policy):

@@ -21,6 +21,7 @@ from transformers.models.smolvlm.modeling_smolvlm import (
 
 from .conv_stem import STEM_WIDTHS, put_stem_before
 from .cpu_linear import use_cpu_linear
+from .keypoints import NUM_KEYPOINTS, KeypointReader
 from .transformer import (
     ROTARY_MAX_WAVELENGTH,
     DecoderLayer,
@@ -42,7 +43,7 @@ class Observation:
     """What the policy is conditioned on.
 
     Attributes:
-        image_tokens: For each camera, tokens of the vision tower, (b, n, width).
+        image_tokens: For each camera, tokens of the vision tower or of its keypoints, (b, n, width).
         image_masks: For each camera, whether the sample has it, (b,).
         language: Token ids, (b, t).
         language_masks: True for real tokens, (b, t).
@@ -141,6 +142,10 @@ class VLMBackbone(nn.Module):
         self.text_model = TextModel(config, num_layers)
         for module in (self.connector, self.text_model):
             module.apply(self._init_weights)
+        num_points = getattr(config.vision_config, NUM_KEYPOINTS, 0)
+        self.keypoints = KeypointReader(self.width, num_points) if num_points else None
+        if num_points:
+            nn.init.zeros_(self.vision_model.embeddings.position_embedding.weight)
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -198,19 +203,35 @@ class VLMBackbone(nn.Module):
 
         return (bucket(rows)[:, None] * side + bucket(columns)[None, :]).flatten()
 
+    def find_keypoints(self, image_tokens: list[Tensor], language: Tensor, language_masks: Tensor) -> list[Tensor]:
+        """Reduce the tokens of each camera to those of its keypoints, where this backbone has them.
+
+        Args:
+            image_tokens: As `encode_images` gives them, for each camera.
+            language: Token ids, (b, t).
+            language_masks: True for real tokens, (b, t).
+        """
+        return self.keypoints(image_tokens, language, language_masks) if self.keypoints else image_tokens
+
     def embed_language(self, tokens: Tensor) -> Tensor:
         """Token ids (b, t) -> embeddings (b, t, width)."""
         return self.text_model.embed_tokens(tokens) * self.embedding_scale
 
     def embed_observation(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Join image tokens and language: embeddings (b, c * n + t, width) and their pad masks (b, c * n + t)."""
-        words = self.embed_language(observation.language)
-        images = [tokens.to(words.dtype) * self.embedding_scale for tokens in observation.image_tokens]
+        language_masks = observation.language_masks
+        if self.keypoints is None:
+            words = self.embed_language(observation.language)
+            images = [tokens.to(words.dtype) * self.embedding_scale for tokens in observation.image_tokens]
+        else:
+            words = self.keypoints.embed_instruction(observation.language, language_masks)
+            language_masks = torch.ones_like(language_masks[:, :1])
+            images = observation.image_tokens
         masks = [
             mask[:, None].expand(-1, tokens.shape[1])
             for mask, tokens in zip(observation.image_masks, images, strict=True)
         ]
-        return torch.cat([*images, words], dim=1), torch.cat([*masks, observation.language_masks], dim=1)
+        return torch.cat([*images, words], dim=1), torch.cat([*masks, language_masks], dim=1)
 
     def prefill(self, observation: Observation, state: Tensor, num_layers_read: int) -> PrefixCache:
         """Run the prefix through the language model.

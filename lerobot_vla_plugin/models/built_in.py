@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig
 
 from .conv_stem import STEM_WIDTHS, stem_stride
+from .keypoints import NUM_KEYPOINTS
 
 _PAD, _BOS, _EOS = "<pad>", "<s>", "</s>"
 
@@ -44,13 +45,14 @@ def tiny_config() -> SmolVLMConfig:
 
 def small_config() -> SmolVLMConfig:
     """Geometry: 128-pixel images, convolutions -> 64 tokens a camera, no vision layers; 4 layers of width 128."""
-    stem_widths = (32, 64, 128)
+    stem_widths = (32, 64, 64)
     vision = {
         "num_hidden_layers": 0,
         "num_attention_heads": 4,
         "image_size": 128,
         "patch_size": stem_stride(stem_widths),
         STEM_WIDTHS: list(stem_widths),
+        NUM_KEYPOINTS: 32,
     }
     return _config(vision, width=128, num_layers=4, num_heads=4, num_kv_heads=2, pixel_shuffle=1)
 

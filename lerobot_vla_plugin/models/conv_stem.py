@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -28,11 +29,11 @@ class ConvStem(nn.Module):
 
     def __init__(self, widths: Sequence[int], out_width: int):
         super().__init__()
-        first, *later = widths
+        first = widths[0]
         self.patches = nn.Conv2d(3, first, _PATCH, stride=_PATCH)
         self.norm = nn.GroupNorm(_GROUPS, first)
-        stages = zip([first, *later[:-1]], later, strict=True)
-        self.stages = nn.ModuleList(ResidualStage(before, after) for before, after in stages)
+        stages = pairwise(widths)
+        self.stages = nn.ModuleList(ResidualStage(before, after, _stride(before, after)) for before, after in stages)
         self.out = nn.Conv2d(widths[-1], out_width, 1)
 
     @property
@@ -51,9 +52,9 @@ class ConvStem(nn.Module):
 class ResidualStage(nn.Module):
     """Halve the grid, then one residual block (He et al., arXiv 1512.03385, with SiLU)."""
 
-    def __init__(self, in_width: int, out_width: int):
+    def __init__(self, in_width: int, out_width: int, stride: int):
         super().__init__()
-        self.down = nn.Conv2d(in_width, out_width, 3, stride=2, padding=1, bias=False)
+        self.down = nn.Conv2d(in_width, out_width, 3, stride=stride, padding=1, bias=False)
         self.down_norm = nn.GroupNorm(_GROUPS, out_width)
         self.first = nn.Conv2d(out_width, out_width, 3, padding=1, bias=False)
         self.first_norm = nn.GroupNorm(_GROUPS, out_width)
@@ -68,7 +69,11 @@ class ResidualStage(nn.Module):
 
 def stem_stride(widths: Sequence[int]) -> int:
     """How many pixels a side one feature stands for."""
-    return _PATCH * 2 ** (len(widths) - 1)
+    return _PATCH * math.prod(_stride(before, after) for before, after in pairwise(widths))
+
+
+def _stride(in_width: int, out_width: int) -> int:
+    return 2 if out_width > in_width else 1
 
 
 def put_stem_before(vision_model: SmolVLMVisionTransformer, widths: Sequence[int]) -> None:

@@ -1,0 +1,167 @@
+"""Where the things of an instruction are: a few points of each picture instead of its whole grid of tokens.
+
+A policy that learns from a hundred demonstrations finds a cube sooner as the mean place of a heatmap (spatial softmax,
+arXiv 1504.00702, section 4.2) than among hundreds of tokens, and it learns to heed the instruction only where the
+instruction chooses what the heatmaps look for.
+
+Shapes: b batch, n places of a picture, row by row, t language tokens, k points.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Key in the vision section of a backbone's configuration; absent where the language model reads all places.
+NUM_KEYPOINTS = "num_keypoints"
+MAX_CAMERAS = 8
+_CODE_WIDTH = 32
+_HIDDEN_WIDTH = 256
+TOKENS_PER_CAMERA = 4
+_NUM_STEPS = 4
+_HUBER_BETA = 0.2  # in deviations of a joint
+_SPAN = 5  # language tokens: of bytes, about a word
+_NUM_HASHES = 4096
+_BASE, _PRIME = 1_000_003, 2_147_483_647
+
+
+class InstructionCode(nn.Module):
+    """Token ids -> a code in which any two instructions differ much, though they differ in one word of many.
+
+    Spans of tokens are hashed into a table of random vectors, as fastText does with the letters of a word
+    (arXiv 1607.04606), and so is the instruction as a whole. Codes that are learnt from nothing, by convolutions over
+    letters say, are nearly the same for all instructions of a data set, and the policy then learns to do without.
+
+    Args:
+        width: Of the code.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.table = nn.Embedding(_NUM_HASHES, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tokens: Tensor, masks: Tensor) -> Tensor:
+        """Token ids (b, t) and which of them are real (b, t) -> code (b, width)."""
+        tokens = F.pad((tokens + 1) * masks, (0, _SPAN - 1))
+        spans = tokens.unfold(1, _SPAN, 1)
+        codes = self.table(_hash(spans)) * masks[..., None]
+        parts = codes.sum(dim=1) * masks.sum(dim=1, keepdim=True).clamp_min(1).rsqrt()
+        return self.norm(parts + self.table(_hash(tokens)))
+
+
+def _hash(sequences: Tensor) -> Tensor:
+    """Rows of integers (..., n) -> numbers below `_NUM_HASHES`, (...); zeros at the end change nothing."""
+    result = torch.zeros_like(sequences[..., 0])
+    factor = 1
+    for column in sequences.unbind(dim=-1):
+        result = (result + column * factor) % _PRIME
+        factor = factor * _BASE % _PRIME
+    return result % _NUM_HASHES
+
+
+class KeypointReader(nn.Module):
+    """Pictures and an instruction -> a few tokens a camera, which hold coordinates.
+
+    The instruction and the camera choose the queries; each query's scores over the places are a heatmap; of each
+    heatmap there remain its mean place and how sure it is.
+
+    Args:
+        width: Of image tokens, language embeddings and the result.
+        num_points: Heatmaps a camera.
+    """
+
+    def __init__(self, width: int, num_points: int):
+        super().__init__()
+        self.code = InstructionCode(_CODE_WIDTH)
+        self.cameras = nn.Embedding(MAX_CAMERAS, _CODE_WIDTH)
+        self.queries = nn.Linear(_CODE_WIDTH, num_points * width)
+        self.tokens = nn.Sequential(
+            nn.Linear(3 * num_points + _CODE_WIDTH, _HIDDEN_WIDTH),
+            nn.SiLU(),
+            nn.Linear(_HIDDEN_WIDTH, TOKENS_PER_CAMERA * width),
+        )
+        self.instruction = nn.Linear(_CODE_WIDTH, width)
+        nn.init.normal_(self.queries.weight, std=(width * _CODE_WIDTH) ** -0.5)
+        nn.init.normal_(self.queries.bias, std=width**-0.5)
+
+    def forward(self, images: list[Tensor], language: Tensor, language_masks: Tensor) -> list[Tensor]:
+        """Read every camera.
+
+        Args:
+            images: Image tokens of each camera's square grid, (b, n, width).
+            language: Token ids of the instruction, (b, t).
+            language_masks: True for real tokens, (b, t).
+
+        Returns:
+            For each camera, tokens (b, 4, width).
+
+        Raises:
+            ValueError: More cameras than this has embeddings for.
+        """
+        if len(images) > MAX_CAMERAS:
+            raise ValueError(f"keypoints: expected at most {MAX_CAMERAS} cameras, got {len(images)}")
+        instruction = self.code(language, language_masks)
+        return [self._locate(image, instruction + self.cameras.weight[i]) for i, image in enumerate(images)]
+
+    def embed_instruction(self, language: Tensor, masks: Tensor) -> Tensor:
+        """One token that stands for the instruction, (b, 1, width); arguments as `forward` has them."""
+        return self.instruction(self.code(language, masks))[:, None]
+
+    def _locate(self, image: Tensor, code: Tensor) -> Tensor:
+        queries = self.queries(code).unflatten(1, (-1, image.shape[2]))
+        # In float32: a mean over hundreds of places is to be finer than a place.
+        scores = (queries @ image.transpose(1, 2)).float()
+        places = image_places(image.shape[1], image.device)
+        points = scores.softmax(dim=2) @ places
+        sureness = scores.amax(dim=2, keepdim=True) - scores.mean(dim=2, keepdim=True)
+        found = torch.cat([points, sureness / 8], dim=2).flatten(1).to(code.dtype)
+        return self.tokens(torch.cat([found, code], dim=1)).unflatten(1, (TOKENS_PER_CAMERA, -1))
+
+
+def image_places(count: int, device: torch.device) -> Tensor:
+    """Coordinates (x, y) of the places of a square grid in [-1, 1], row by row, (count, 2)."""
+    side = round(count**0.5)
+    if side * side != count:
+        raise ValueError(f"keypoints: expected a square grid of places, got {count}")
+    axis = torch.linspace(-1, 1, side, device=device)
+    rows, columns = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([columns.flatten(), rows.flatten()], dim=1)
+
+
+class PositionHead(nn.Module):
+    """Keypoints and state -> joint positions at a few steps of the chunk, in training only.
+
+    Squared errors of noisy chunks tell the pictures' side little: without this it takes several times as many steps
+    until the instruction is heeded. Knowledge insulation (arXiv 2505.23705) trains its backbone on tokens for the same
+    reason.
+
+    Args:
+        width: Of image tokens.
+        num_cameras: Cameras.
+        num_joints: Joints.
+    """
+
+    def __init__(self, width: int, num_cameras: int, num_joints: int):
+        super().__init__()
+        inputs = num_cameras * TOKENS_PER_CAMERA * width + num_joints
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, _HIDDEN_WIDTH),
+            nn.SiLU(),
+            nn.Linear(_HIDDEN_WIDTH, _NUM_STEPS * num_joints),
+        )
+
+    def loss(self, image_tokens: Sequence[Tensor], states: Tensor, positions: Tensor) -> Tensor:
+        """Huber loss of each sample, (b,).
+
+        Args:
+            image_tokens: Keypoint tokens of each camera, (b, 4, width).
+            states: Scaled to deviation 1, (b, joints).
+            positions: Of the whole chunk, on the same scale, (b, chunk, joints); behind the end of an episode its last.
+        """
+        features = torch.cat([*(tokens.flatten(1) for tokens in image_tokens), states], dim=1)
+        chunk_size = positions.shape[1]
+        steps = [chunk_size * (i + 1) // _NUM_STEPS - 1 for i in range(_NUM_STEPS)]
+        predicted = self.layers(features).unflatten(1, (_NUM_STEPS, -1)).float()
+        return F.smooth_l1_loss(predicted, positions[:, steps], beta=_HUBER_BETA, reduction="none").mean(dim=(1, 2))
