@@ -14,6 +14,7 @@ from .config_base import VLAConfig
 from .configuration_vla import VLAFastConfig, VLAFlowConfig
 from .models.backbone import VLMBackbone
 from .models.flow_matching import ExpertGeometry, FlowGeometry, FlowMatchingModel
+from .models.keypoints import PositionHead
 from .models.token_decoding import ActionTokenModel
 from .pretrained import PolicyCheckpoint
 from .vision_cache import VisionTokenCache
@@ -103,6 +104,16 @@ def store_frozen_in_bfloat16(model: nn.Module) -> None:
 
 
 _TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def make_position_head(config: VLAConfig, backbone: VLMBackbone) -> PositionHead | None:
+    """What reads joint positions from the keypoints in training; None where there are none or it has no weight."""
+    if not config.position_loss_weight or backbone.keypoints is None:
+        return None
+    num_cameras = len(config.image_features) - config.empty_cameras
+    action = config.action_feature
+    assert action is not None
+    return PositionHead(backbone.width, num_cameras, action.shape[0])
 
 
 def open_vision_cache(

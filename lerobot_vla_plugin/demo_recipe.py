@@ -30,8 +30,8 @@ class Recipe:
     steps: int
     scenes: int
     fps: int = 10
-    batch_size: int = 32
-    learning_rate: float = 1e-3
+    batch_size: int = 8
+    learning_rate: float = 5e-4
     chunk_size: int = 16
     n_action_steps: int = 8
     tokenizer: Sequence[str] = ()
@@ -39,8 +39,8 @@ class Recipe:
 
 
 # What fits into 8 minutes on 2 cores; 9 of 20 scenes succeed then.
-_FULL = Recipe(recorded=3, demonstrations=60, steps=210, scenes=20)
-_QUICK = Recipe(recorded=2, demonstrations=15, steps=60, scenes=5)
+_FULL = Recipe(recorded=3, demonstrations=60, steps=800, scenes=20)
+_QUICK = Recipe(recorded=2, demonstrations=15, steps=200, scenes=5)
 _FLOW_OPTIONS = ("--policy.relative_actions=true", "--policy.num_noise_draws=4")
 # Few ids that occur often: of 2 minutes of motion, 1,000 ids of absolute positions are learnt by heart (error 9.6 deg
 # on an episode not trained on), 128 of motion from the present state are not.

@@ -21,20 +21,20 @@ from .assembly import (
     hold_to_contract,
     log_camera_mapping,
     make_backbone,
+    make_position_head,
     open_vision_cache,
     store_frozen_in_bfloat16,
 )
 from .camera_batch import fit_image, last_step, read_images
 from .config_base import VLAConfig
 from .models.backbone import Observation, VLMBackbone
-from .models.keypoints import PositionHead
 from .pretrained import (
     BACKBONE_FOLDER,
     PolicyCheckpoint,
     load_backbone_config,
     load_weights,
-    policy_weights,
     read_checkpoint,
+    weights_for,
 )
 from .vision_cache import VisionTokenCache
 
@@ -87,7 +87,7 @@ class VLAPolicy(PreTrainedPolicy):
             log_camera_mapping(config, start)
         backbone_config = load_backbone_config(config.vlm_model_name) if start is None else start.backbone_config
         self.model = self._make_model(make_backbone(config, backbone_config), start, dataset_meta)
-        self.position_head = self._make_position_head()
+        self.position_head = make_position_head(config, self.model.backbone)
         if config.dtype == "bfloat16":
             store_frozen_in_bfloat16(self.model)
         if start is None:
@@ -129,13 +129,6 @@ class VLAPolicy(PreTrainedPolicy):
     @abstractmethod
     def _config_of(cls, checkpoint: PolicyCheckpoint) -> VLAConfig:
         """Configuration under which a checkpoint runs as this policy."""
-
-    def _make_position_head(self) -> PositionHead | None:
-        config, backbone = self.config, self.model.backbone
-        if not config.position_loss_weight or backbone.keypoints is None:
-            return None
-        joints = config.action_feature.shape[0]
-        return PositionHead(backbone.width, len(config.image_features), joints)
 
     def _position_loss(self, observation: Observation, batch: dict[str, Tensor]) -> Tensor:
         """Weighted loss of the position head for each sample, (b,); 0 where there is none."""
@@ -187,7 +180,7 @@ class VLAPolicy(PreTrainedPolicy):
             raise ValueError(f"strict=False would leave missing weights random; {cls.name} always loads strictly")
         checkpoint = read_checkpoint(pretrained_name_or_path, cls.loads, revision=revision, **hub_options)
         policy = cls(config or cls._config_of(checkpoint), dataset_meta=dataset_meta, checkpoint=checkpoint)
-        load_weights(policy, policy_weights(checkpoint), checkpoint.name)
+        load_weights(policy, weights_for(policy, checkpoint), checkpoint.name)
         policy.vision_cache = policy._open_vision_cache(dataset_meta)
         policy.to(policy.config.device)
         policy.eval()

@@ -26,6 +26,7 @@ from .pretrained import (
     load_weights,
     policy_weights,
     select_weights,
+    weights_for,
 )
 
 if TYPE_CHECKING:
@@ -88,10 +89,10 @@ class VLAFastPolicy(VLAPolicy):
 
     def _start_from(self, start: PolicyCheckpoint) -> None:
         """Take everything, or the backbone and the state projection where the tokens are others."""
-        weights = policy_weights(start)
         if self._keeps_tokens:
-            load_weights(self, weights, start.name)
+            load_weights(self, weights_for(self, start), start.name)
             return
+        weights = policy_weights(start)
         load_weights(self.model.backbone, select_weights(weights, "model.backbone."), start.name)
         state_proj = select_weights(weights, "model.state_proj.")
         if state_proj["weight"].shape == self.model.state_proj.weight.shape:

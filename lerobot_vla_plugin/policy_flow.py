@@ -14,7 +14,7 @@ from .episode_losses import reduce_losses, steps_inside_episode
 from .models.backbone import VLMBackbone
 from .models.flow_matching import FlowMatchingModel
 from .policy_base import VLAPolicy
-from .pretrained import PolicyCheckpoint, load_vlm_weights, load_weights, policy_weights
+from .pretrained import PolicyCheckpoint, load_vlm_weights, load_weights, weights_for
 from .relative_actions import RelativeActions, fit_relative_actions
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class VLAFlowPolicy(VLAPolicy):
         load_vlm_weights(self.model.backbone, self.config.vlm_model_name)
 
     def _start_from(self, start: PolicyCheckpoint) -> None:
-        load_weights(self, policy_weights(start), start.name)
+        load_weights(self, weights_for(self, start), start.name)
 
     @classmethod
     def _config_of(cls, checkpoint: PolicyCheckpoint) -> VLAFlowConfig:

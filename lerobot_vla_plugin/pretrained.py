@@ -123,6 +123,7 @@ def load_vlm_weights(backbone: VLMBackbone, name: str) -> Tensor | None:
 
 
 _HEAD = "lm_head.weight"
+_POSITION_HEAD = "position_head."
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -242,6 +243,22 @@ def policy_weights(checkpoint: PolicyCheckpoint) -> dict[str, Tensor]:
     if checkpoint.config.type != "smolvla":
         return weights
     return {_own_name(key): value for key, value in weights.items() if not key.startswith(_SMOLVLA_UNREAD)}
+
+
+def weights_for(policy: nn.Module, checkpoint: PolicyCheckpoint) -> dict[str, Tensor]:
+    """Weights of a checkpoint; those of its position head only where the policy has one of the same shape.
+
+    It serves training alone, and is of as many cameras as were trained on.
+    """
+    weights, own = policy_weights(checkpoint), policy.state_dict()
+
+    def split(values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        head = {key: value for key, value in values.items() if key.startswith(_POSITION_HEAD)}
+        return head, {key: value for key, value in values.items() if key not in head}
+
+    (own_head, _), (head, others) = split(own), split(weights)
+    fits = {key: value.shape for key, value in own_head.items()} == {key: value.shape for key, value in head.items()}
+    return weights if fits else others | own_head
 
 
 def select_weights(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

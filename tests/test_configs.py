@@ -1,6 +1,7 @@
 """The shipped YAML files, each run by LeRobot's own command on an emulated arm, from recording to evaluation."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lerobot_vla_plugin.twin.so101 import SO101Twin
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TWINS = {"so101": SO101Twin, "koch": KochTwin}
+TWIN_RECIPES = {"train_twin.yaml", "train_twin_fast.yaml"}
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def with_cameras_of(twin: ArmTwin, path: Path, copy: Path) -> Path:
 
 def test_every_file_is_tested():
     jobs = ("record_{}", "rollout_{}", "eval_{}", "train_{}", "train_{}_fast")
-    tested = {f"{job.format(arm)}.yaml" for job in jobs for arm in TWINS}
+    tested = {f"{job.format(arm)}.yaml" for job in jobs for arm in TWINS} | TWIN_RECIPES
     assert {path.name for path in CONFIGS.iterdir()} == tested
 
 
@@ -103,3 +105,25 @@ def evaluate(arm, twin, run_lerobot, robot, folder):
     )  # fmt: skip
     assert [episode.success for episode in read_episodes(folder / "report")] == [True]
     assert not twin.torque_enabled()
+
+
+@pytest.fixture(scope="module")
+def twin_data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("twin") / "data"
+    options = ["--episodes", "1", "--tasks", "pick-lift", "--cameras", "wrist"]
+    assert lerobot_vla(["record-twin", "--output", str(folder), *options]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("config", sorted(TWIN_RECIPES))
+def test_a_recipe_of_the_twin_trains_and_its_pictures_are_changed(config, twin_data, monkeypatch, tmp_path):
+    written = yaml.safe_load((CONFIGS / config).read_text())
+    options = [f"--dataset.root={twin_data}", "--steps=1", "--batch_size=2", f"--output_dir={tmp_path / 'run'}"]
+    if "action_tokenizer_path" in written["policy"]:  # one episode is too little to fit the one of the recipe
+        options.append("--policy.action_tokenizer_path=null")
+    module = importlib.import_module("lerobot.scripts.lerobot_train")
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", f"--config_path={CONFIGS / config}", *options])
+    module.main()
+    trained = json.loads((last_checkpoint(tmp_path / "run") / "train_config.json").read_text())
+    assert trained["dataset"]["image_transforms"]["tfs"].keys() == written["dataset"]["image_transforms"]["tfs"].keys()
+    assert written["steps"] == written["policy"]["scheduler_decay_steps"]

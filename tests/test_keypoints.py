@@ -110,3 +110,13 @@ def test_checkpoint_brings_the_position_head(policy, tmp_path):
     assert loaded.position_head is not None
     for key, value in policy.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value), key
+
+
+def test_a_start_on_other_cameras_keeps_the_backbone_and_not_the_head(policy, tmp_path):
+    policy.save_pretrained(tmp_path)
+    config = make_config(init_from=str(tmp_path))
+    config.input_features.pop(next(iter(config.image_features)))
+    torch.manual_seed(1)
+    started = VLAFlowPolicy(config)
+    assert torch.equal(started.model.backbone.keypoints.queries.weight, policy.model.backbone.keypoints.queries.weight)
+    assert started.position_head.layers[0].in_features < policy.position_head.layers[0].in_features

@@ -21,6 +21,7 @@ _HIDDEN_WIDTH = 256
 TOKENS_PER_CAMERA = 4
 _NUM_STEPS = 4
 _HUBER_BETA = 0.2  # in deviations of a joint
+_SHARPNESS = 4.0  # deviation of a heatmap's scores at the start
 _SPAN = 5  # language tokens: of bytes, about a word
 _NUM_HASHES = 4096
 _BASE, _PRIME = 1_000_003, 2_147_483_647
@@ -83,8 +84,9 @@ class KeypointReader(nn.Module):
             nn.Linear(_HIDDEN_WIDTH, TOKENS_PER_CAMERA * width),
         )
         self.instruction = nn.Linear(_CODE_WIDTH, width)
-        nn.init.normal_(self.queries.weight, std=(width * _CODE_WIDTH) ** -0.5)
-        nn.init.normal_(self.queries.bias, std=width**-0.5)
+        # Heatmaps that are flat at the start all have their mean in the middle of the picture.
+        nn.init.normal_(self.queries.weight, std=_SHARPNESS * (width * _CODE_WIDTH) ** -0.5)
+        nn.init.normal_(self.queries.bias, std=_SHARPNESS * width**-0.5)
 
     def forward(self, images: list[Tensor], language: Tensor, language_masks: Tensor) -> list[Tensor]:
         """Read every camera.

@@ -12,10 +12,12 @@ from lerobot_vla_plugin.twin.scenes import CUBE_HALF_M, CubePose, Goal, Layout
 from lerobot_vla_plugin.twin.so101_model import SO101
 
 _ABOVE_TABLE_M = 0.006  # of fingertips around a cube
-_CLEARANCE_M = 0.005  # of the fixed finger beside the cube, on the way down
+_CLEARANCE_M = 0.012  # of the fixed finger beside the cube, on the way down
 _HOVER_M, _LIFT_M, _CARRY_M = 0.065, 0.08, 0.075
 _INTO_BIN_M = 0.045
-_JITTER_M = np.array([0.006, 0.006, 0.008])
+# Wide enough to show how one comes back from beside the way: a policy never stands exactly on it.
+_JITTER_M = np.array([0.018, 0.018, 0.012])
+_JITTER_RAD = 0.25
 _SWING_RAD_S = 1.2
 # Best direction of the jaws for a grasp, as seen from the arm: the moving one stands beside it, not below it.
 _BEST_YAW_RAD = np.pi / 2
@@ -135,7 +137,8 @@ def _pick(cube: CubePose, yaw_rad: float, arm: ArmModel, rng: np.random.Generato
     nearly = grasp - 0.3 * _CLEARANCE_M * _direction(yaw_rad)
     jitter_m, open_rad = _jitter(rng), float(rng.uniform(*arm.open_rad))
     hover = _HOVER_M * _UP + jitter_m
-    yield Waypoint(beside + hover, yaw_rad, open_rad, _varied(1.3, rng))
+    hover_yaw_rad = yaw_rad + _JITTER_RAD * float(rng.uniform(-1, 1))
+    yield Waypoint(beside + hover, hover_yaw_rad, open_rad, _varied(1.3, rng))
     for share in (0.66, 0.33, 0.0):
         yield Waypoint(beside + share * hover, yaw_rad, open_rad, _varied(0.22, rng))
     yield Waypoint(beside, yaw_rad, open_rad, 0.3)
