@@ -15,7 +15,7 @@ _CHANGED_PICTURES = (
     "--dataset.image_transforms.enable=true",
     "--dataset.image_transforms.max_num_transforms=2",
     "--dataset.image_transforms.tfs={"
-    f"shift: {{type: RandomCrop, kwargs: {{size: {_PICTURE_PX}, padding: 4, padding_mode: edge}}}}, "
+    f"shift: {{type: RandomCrop, kwargs: {{size: {_PICTURE_PX}, padding: 2, padding_mode: edge}}}}, "
     "color: {type: ColorJitter, kwargs: {brightness: [0.8, 1.2], contrast: [0.8, 1.2]}}}",
 )
 _CAMERA_FPS_SURPLUS = 5  # a little faster than the recording, so that no picture is recorded twice

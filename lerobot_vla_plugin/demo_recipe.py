@@ -31,7 +31,7 @@ class Recipe:
     scenes: int
     fps: int = 10
     batch_size: int = 8
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     chunk_size: int = 16
     n_action_steps: int = 8
     tokenizer: Sequence[str] = ()
