@@ -1,5 +1,7 @@
 """Keypoints of the `small` backbone: codes of instructions, places in pictures, and the loss that trains them."""
 
+from typing import Any
+
 import pytest
 import torch
 from smolvla_reference import make_batch
@@ -97,7 +99,7 @@ def test_positions_are_learnt_from_the_keypoints(policy):
     "options", [{"vlm_model_name": "tiny"}, {"vlm_model_name": "small", "position_loss_weight": 0.0}]
 )
 def test_without_keypoints_or_weight_there_is_no_position_loss(options):
-    policy = VLAFlowPolicy(make_config(**options)).train()
+    policy: Any = VLAFlowPolicy(make_config(**options)).train()
     assert policy.position_head is None
     loss, figures = policy.forward(make_batch(policy))
     assert figures["position_loss"] == 0

@@ -145,7 +145,8 @@ class VLMBackbone(nn.Module):
         num_points = getattr(config.vision_config, NUM_KEYPOINTS, 0)
         self.keypoints = KeypointReader(self.width, num_points) if num_points else None
         if num_points:
-            nn.init.zeros_(self.vision_model.embeddings.position_embedding.weight)
+            # Places are told by the points themselves.
+            nn.init.zeros_(cast(SmolVLMVisionEmbeddings, self.vision_model.embeddings).position_embedding.weight)
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
