@@ -38,7 +38,7 @@ class Recipe:
     options: Sequence[str] = ()
 
 
-# What fits into 8 minutes on 2 cores; 9 of 20 scenes succeed then.
+# What fits into 8 minutes on 2 cores.
 _FULL = Recipe(recorded=3, demonstrations=60, steps=800, scenes=20)
 _QUICK = Recipe(recorded=2, demonstrations=15, steps=200, scenes=5)
 _FLOW_OPTIONS = ("--policy.relative_actions=true", "--policy.num_noise_draws=4")

@@ -152,7 +152,7 @@ def test_a_policy_has_the_time_limit_and_the_next_scene_is_laid_around_its_arm(t
 
 def test_a_person_waits_for_an_arm_that_does_not_come_along(twin: Twin) -> None:
     twin.switch(True)
-    twin.run(1.0, led=True)
+    twin.run(0.5, led=True)  # on the way to the cube, and fast
     before = twin.twin.leader.positions_ticks()
     twin.place.run(300, person_waits=True)
     moved = np.subtract(*(list(t.values()) for t in (before, twin.twin.leader.positions_ticks())))
