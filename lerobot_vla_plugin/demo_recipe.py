@@ -39,7 +39,7 @@ class Recipe:
 
 
 # What fits into 8 minutes on 2 cores.
-_FULL = Recipe(recorded=3, demonstrations=60, steps=800, scenes=20)
+_FULL = Recipe(recorded=3, demonstrations=60, steps=650, scenes=20)
 _QUICK = Recipe(recorded=2, demonstrations=15, steps=200, scenes=5)
 _FLOW_OPTIONS = ("--policy.relative_actions=true", "--policy.num_noise_draws=4")
 # Few ids that occur often: of 2 minutes of motion, 1,000 ids of absolute positions are learnt by heart (error 9.6 deg
