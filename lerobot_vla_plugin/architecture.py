@@ -44,8 +44,10 @@ def adopt_architecture(config: VLAFlowConfig, checkpoint: PolicyCheckpoint) -> N
     if isinstance(source, VLAFlowConfig):
         config.num_expert_layers = source.num_expert_layers
         config.self_attn_every_n_layers = source.self_attn_every_n_layers
+        config.prediction = source.prediction
         return
     config.num_expert_layers = source.num_expert_layers if source.num_expert_layers > 0 else None
+    config.prediction = "velocity"
     config.self_attn_every_n_layers = max(source.self_attn_every_n_layers, 0) if "cross" in source.attention_mode else 1
 
 

@@ -14,7 +14,7 @@ from .config_base import VLAConfig
 from .configuration_vla import VLAFastConfig, VLAFlowConfig
 from .models.backbone import VLMBackbone
 from .models.flow_matching import ExpertGeometry, FlowGeometry, FlowMatchingModel
-from .models.keypoints import PositionHead
+from .models.keypoints import ChunkRegressor
 from .models.token_decoding import ActionTokenModel
 from .pretrained import PolicyCheckpoint
 from .vision_cache import VisionTokenCache
@@ -50,6 +50,7 @@ def make_flow_model(config: VLAFlowConfig, backbone: VLMBackbone) -> FlowMatchin
         expert=expert,
         min_period=config.min_period,
         max_period=config.max_period,
+        predicts_actions=config.prediction == "actions",
     )
     return FlowMatchingModel(backbone, geometry, config.gradient_checkpointing)
 
@@ -106,14 +107,14 @@ def store_frozen_in_bfloat16(model: nn.Module) -> None:
 _TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def make_position_head(config: VLAConfig, backbone: VLMBackbone) -> PositionHead | None:
-    """What reads joint positions from the keypoints in training; None where there are none or it has no weight."""
-    if not config.position_loss_weight or backbone.keypoints is None:
+def make_chunk_regressor(config: VLAConfig, backbone: VLMBackbone) -> ChunkRegressor | None:
+    """What guesses chunks from keypoints; None where there are none, or its loss has no weight."""
+    if not config.guess_loss_weight or backbone.keypoints is None:
         return None
-    num_cameras = len(config.image_features) - config.empty_cameras
+    num_features = backbone.keypoints.num_features(len(config.image_features) - config.empty_cameras)
     action = config.action_feature
     assert action is not None
-    return PositionHead(backbone.width, num_cameras, action.shape[0])
+    return ChunkRegressor(num_features, action.shape[0], config.chunk_size)
 
 
 def open_vision_cache(

@@ -51,6 +51,27 @@ def fit_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return resize_with_pad(image, height, width, pad_value=0) * 2.0 - 1.0
 
 
+def jitter_colors(image: Tensor, spread: float) -> Tensor:
+    """Change light and colors of each picture as another lamp or camera would.
+
+    Args:
+        image: (b, 3, height, width) in [0, 1].
+        spread: Contrast and brightness are drawn from 1 - 2 * spread to 1 + 2 * spread, the gain of each channel with
+            the deviation `spread`.
+
+    Returns:
+        Pictures of that shape, in [0, 1].
+    """
+
+    def gains(channels: int) -> Tensor:
+        return torch.rand(image.shape[0], channels, 1, 1, device=image.device) * 2 - 1
+
+    mean = image.mean(dim=(1, 2, 3), keepdim=True)
+    image = (image - mean) * (1 + 2 * spread * gains(1)) + mean
+    colors = torch.randn(image.shape[0], 3, 1, 1, device=image.device)
+    return (image * (1 + 2 * spread * gains(1)) * (1 + spread * colors)).clamp(0, 1)
+
+
 def last_step(value: Tensor, ndim: int) -> Tensor:
     """Drop LeRobot's axis of observation steps, (b, steps, ...) -> (b, ...), where it is there."""
     return value[:, -1] if value.ndim > ndim else value

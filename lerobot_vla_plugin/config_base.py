@@ -43,8 +43,10 @@ class VLAConfig(PreTrainedConfig):
         train_state_proj: Train the projection of the state into the prefix.
         init_from: Folder or hub name of a smolvla or vla_flow checkpoint, for vla_fast also of a vla_fast one, to start
             the weights from. Read once, when a fresh policy is made; a checkpoint of that run never reads it again.
-        position_loss_weight: Weight of a second loss, in training only, where the backbone reads keypoints ("small"):
-            joint positions at four steps of the chunk, read from the keypoints alone. 0 leaves it out.
+        guess_loss_weight: Weight of a second loss where the backbone reads keypoints ("small"): of a guess of the chunk
+            that a small network makes of the keypoints, and on which the policy then builds. 0 leaves it out.
+        color_jitter: How much light and colors of the pictures vary in training: brightness and contrast by twice this
+            share, each color channel by this deviation. Drawn for each picture, on the policy's device.
         gradient_checkpointing: Recompute layers in the backward pass: less memory, about a third more time.
         dtype: "float32", or "bfloat16": frozen weights stored in bfloat16 (not those that an adapter freezes), the rest
             computed in it (autocast).
@@ -90,7 +92,8 @@ class VLAConfig(PreTrainedConfig):
     train_state_proj: bool = True
     init_from: str | None = None
 
-    position_loss_weight: float = 3.0
+    guess_loss_weight: float = 3.0
+    color_jitter: float = 0.0
     gradient_checkpointing: bool = False
     dtype: str = "float32"
     vision_cache: Path | None = None
@@ -122,6 +125,10 @@ class VLAConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
         if self.joint_unit not in (None, *JOINT_UNITS):
             raise ValueError(f"joint_unit={self.joint_unit!r}: expected one of {', '.join(JOINT_UNITS)}")
+        if not 0 <= self.color_jitter < 0.5:
+            raise ValueError(f"color_jitter={self.color_jitter}: expected 0 or more and less than 0.5")
+        if self.color_jitter and self.vision_cache is not None:
+            raise ValueError("vision_cache keeps the tokens of pictures as they are; leave out color_jitter")
         unknown = [name for name in self.contract_overrides if name not in OVERRIDES]
         if unknown:
             raise ValueError(f"contract_overrides={unknown}: expected some of {', '.join(OVERRIDES)}")

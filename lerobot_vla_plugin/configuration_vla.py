@@ -11,6 +11,7 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 from .action_tokenizers import TOKENIZER_KINDS
 from .config_base import Conventions, VLAConfig
 
+PREDICTIONS = ("velocity", "actions")
 # Far above any that is drawn at; what is not finite would make the logits so.
 _HIGHEST_TEMPERATURE = 100.0
 
@@ -30,6 +31,9 @@ class VLAFlowConfig(VLAConfig):
         relative_actions: Predict body joints as their distance from the present state, each step of the chunk at its
             own scale. States and actions then stay in robot units on their way through the pipelines; the scales are
             measured when training starts and travel among the weights.
+        prediction: What the action expert predicts: the "velocity", as SmolVLA's does, or the "actions", from which the
+            velocity follows. The second is the better choice for a small expert that is trained from scratch; with a
+            backbone that reads keypoints ("small") it then corrects the guess that is made of these.
         num_noise_draws: Pairs of noise and flow time for each chunk of a training batch. More of them teach more from
             the same pictures, for the cost of the action expert alone.
         min_period: Shortest period of the sine-cosine embedding of the flow time.
@@ -41,12 +45,15 @@ class VLAFlowConfig(VLAConfig):
     num_expert_layers: int | None = None
     self_attn_every_n_layers: int = 2
     relative_actions: bool = False
+    prediction: str = "velocity"
     num_noise_draws: int = 1
     min_period: float = 4e-3
     max_period: float = 4.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(f"prediction={self.prediction!r}: expected one of {', '.join(PREDICTIONS)}")
         if self.num_noise_draws < 1:
             raise ValueError(f"num_noise_draws={self.num_noise_draws}: expected at least 1")
         if self.relative_actions:

@@ -12,6 +12,7 @@ from .twin.hand import Attempt
 from .twin.judge import Verdict
 from .twin.kinematics import Kinematics
 from .twin.scenes import draw_layout
+from .twin.start_postures import draw_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +64,23 @@ class Demonstrator:
         self._steps = steps_of_frame(fps)
         self._kinematics = Kinematics(arm.world.arm)
 
-    def demonstrate(self, task: str, seed: int, color: str | None = None) -> Demonstration:
+    def demonstrate(
+        self, task: str, seed: int, color: str | None = None, *, varied_start: bool = False
+    ) -> Demonstration:
         """Do a task once.
 
         Args:
             task: One of `scenes.TASKS`.
             seed: Of the scene, and of the little differences between one attempt and the next.
             color: The cube to name; None lets the seed decide.
+            varied_start: Begin in a posture that the seed decides, `start_postures.draw_start`, not always in the same.
 
         Raises:
             KeyError: There is no such task or color.
             UnreachableError: The arm cannot reach a place of the scene.
         """
-        self._arm.start(draw_layout(task, seed, color))
+        posture_rad = draw_start(self._kinematics, np.random.default_rng((seed, 2))) if varied_start else None
+        self._arm.start(draw_layout(task, seed, color), posture_rad)
         frames = list(self._frames(np.random.default_rng(seed)))
         return Demonstration(seed, frames, self._arm.verdict)
 

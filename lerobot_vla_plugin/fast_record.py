@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lerobot.datasets import LeRobotDataset
 
 _ROBOT_TYPE, _ROBOT_ID = "so_follower", "so101_follower"
+_CRF = 18  # a tenth of a megabyte an episode; LeRobot's 30 shows a policy other pictures than it will see
 # The encoder drops frames when its queue is full, because an arm cannot wait; this recorder is never to lose one.
 _QUEUE_FRAMES = 10_000
 
@@ -41,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=50, help="demonstrations of each task")
     parser.add_argument("--color", choices=list(COLORS), help="cube that is named; by default each seed decides")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first scene; each has its own")
+    parser.add_argument(
+        "--same-start",
+        action="store_true",
+        help="begin every demonstration as evaluations begin; by default most begin with the arm anywhere above the "
+        "table, so that a policy learns to look where it is going and to try again",
+    )
     parser.add_argument("--fps", type=int, default=10, help="frames a second")
     parser.add_argument("--width", type=int, default=128, help="width of the pictures [px]")
     parser.add_argument("--height", type=int, default=128, help="height of the pictures [px]")
@@ -85,7 +92,14 @@ def _record(args: argparse.Namespace, draft: Path) -> list[Demonstration]:
         draft.rmdir()  # LeRobot wants to make it itself
         total = args.episodes * len(args.tasks)
         with _new_dataset(draft, args) as dataset, StepBar("record", total, "episodes") as bar:
-            for demonstration in attempts(demonstrator, args.tasks, args.episodes, args.first_seed, args.color):
+            for demonstration in attempts(
+                demonstrator,
+                args.tasks,
+                args.episodes,
+                args.first_seed,
+                args.color,
+                varied_start=not args.same_start,
+            ):
                 if demonstration.verdict.success:
                     save_demonstration(dataset, demonstration)
                     bar.advance_to(bar.position + 1)
@@ -96,7 +110,13 @@ def _record(args: argparse.Namespace, draft: Path) -> list[Demonstration]:
 
 
 def attempts(
-    demonstrator: Demonstrator, tasks: Sequence[str], episodes: int, first_seed: int, color: str | None = None
+    demonstrator: Demonstrator,
+    tasks: Sequence[str],
+    episodes: int,
+    first_seed: int,
+    color: str | None = None,
+    *,
+    varied_start: bool = False,
 ) -> Iterator[Demonstration]:
     """Attempts, the tasks in turn and each with a seed of its own, until every task was done often enough.
 
@@ -106,6 +126,7 @@ def attempts(
         episodes: How often each has to succeed.
         first_seed: Seed of the first attempt.
         color: The cube to name; None lets each seed decide.
+        varied_start: As for `Demonstrator.demonstrate`.
 
     Raises:
         RuntimeError: Most attempts failed.
@@ -115,7 +136,7 @@ def attempts(
         task = min(tasks, key=kept.__getitem__)
         if kept[task] >= episodes:
             return
-        demonstration = demonstrator.demonstrate(task, seed, color)
+        demonstration = demonstrator.demonstrate(task, seed, color, varied_start=varied_start)
         kept[task] += demonstration.verdict.success
         yield demonstration
     if min(kept[task] for task in tasks) < episodes:
@@ -134,7 +155,8 @@ def _new_dataset(root: Path, args: argparse.Namespace) -> Iterator["LeRobotDatas
         robot_type=_ROBOT_TYPE,
         features=recorded_features(args.cameras, args.width, args.height),
         use_videos=True,
-        rgb_encoder=RGBEncoderConfig(vcodec="h264"),
+        # LeRobot's default halves the resolution of colors, by which small pictures lose their cubes.
+        rgb_encoder=RGBEncoderConfig(vcodec="h264", pix_fmt="yuv444p", crf=_CRF),
         encoder_threads=1,
         streaming_encoding=True,
         encoder_queue_maxsize=_QUEUE_FRAMES,

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub.constants import CONFIG_NAME
 from lerobot.policies.common.vla_utils import pad_vector
 from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
+from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
 from torch import Tensor, nn
 
 from .arms.contract import ContractCheck
@@ -21,20 +21,21 @@ from .assembly import (
     hold_to_contract,
     log_camera_mapping,
     make_backbone,
-    make_position_head,
+    make_chunk_regressor,
     open_vision_cache,
     store_frozen_in_bfloat16,
 )
-from .camera_batch import fit_image, last_step, read_images
+from .camera_batch import fit_image, jitter_colors, last_step, read_images
 from .config_base import VLAConfig
+from .episode_losses import reduce_losses
 from .models.backbone import Observation, VLMBackbone
 from .pretrained import (
     BACKBONE_FOLDER,
     PolicyCheckpoint,
     load_backbone_config,
     load_weights,
+    policy_weights,
     read_checkpoint,
-    weights_for,
 )
 from .vision_cache import VisionTokenCache
 
@@ -87,7 +88,7 @@ class VLAPolicy(PreTrainedPolicy):
             log_camera_mapping(config, start)
         backbone_config = load_backbone_config(config.vlm_model_name) if start is None else start.backbone_config
         self.model = self._make_model(make_backbone(config, backbone_config), start, dataset_meta)
-        self.position_head = make_position_head(config, self.model.backbone)
+        self.chunk_regressor = make_chunk_regressor(config, self.model.backbone)
         if config.dtype == "bfloat16":
             store_frozen_in_bfloat16(self.model)
         if start is None:
@@ -130,17 +131,20 @@ class VLAPolicy(PreTrainedPolicy):
     def _config_of(cls, checkpoint: PolicyCheckpoint) -> VLAConfig:
         """Configuration under which a checkpoint runs as this policy."""
 
-    def _position_loss(self, observation: Observation, batch: dict[str, Tensor]) -> Tensor:
-        """Weighted loss of the position head for each sample, (b,); 0 where there is none."""
-        actions = batch[ACTION]
-        if self.position_head is None:
-            return actions.new_zeros(len(actions))
-        states, positions = observation.state[:, : actions.shape[2]], self._scale_positions(actions)
-        return self.config.position_loss_weight * self.position_head.loss(observation.image_tokens, states, positions)
+    def _guess_loss(self, observation: Observation, actions: Tensor, inside: Tensor, reduction: str) -> Tensor:
+        """Weighted loss of the guess, as `reduce_losses` has it; 0 where there is none.
 
-    def _scale_positions(self, positions: Tensor) -> Tensor:
-        """Joint positions (..., joints) as the pipeline gives them -> about deviation 1."""
-        return positions
+        Args:
+            observation: With the guess.
+            actions: What was to be guessed, (b, chunk, joints).
+            inside: Which steps lie inside the episode, (b, chunk).
+            reduction: "mean" or "none".
+        """
+        if self.chunk_regressor is None or observation.guess is None:
+            return actions.new_zeros(() if reduction == "mean" else len(actions))
+        losses = self.chunk_regressor.losses(observation.guess, actions).flatten(1)
+        weights = inside.repeat_interleave(actions.shape[2], dim=1)
+        return self.config.guess_loss_weight * reduce_losses(losses, weights, reduction)
 
     def _open_vision_cache(self, dataset_meta: "LeRobotDatasetMetadata | None") -> VisionTokenCache | None:
         return open_vision_cache(self.config, self.model.backbone, self._image_size, dataset_meta)
@@ -180,7 +184,7 @@ class VLAPolicy(PreTrainedPolicy):
             raise ValueError(f"strict=False would leave missing weights random; {cls.name} always loads strictly")
         checkpoint = read_checkpoint(pretrained_name_or_path, cls.loads, revision=revision, **hub_options)
         policy = cls(config or cls._config_of(checkpoint), dataset_meta=dataset_meta, checkpoint=checkpoint)
-        load_weights(policy, weights_for(policy, checkpoint), checkpoint.name)
+        load_weights(policy, policy_weights(checkpoint), checkpoint.name)
         policy.vision_cache = policy._open_vision_cache(dataset_meta)
         policy.to(policy.config.device)
         policy.eval()
@@ -264,14 +268,21 @@ class VLAPolicy(PreTrainedPolicy):
 
     def _observe(self, batch: dict[str, Tensor]) -> Observation:
         images, masks = read_images(self.config, batch)
+        if self.training and self.config.color_jitter:
+            images = {key: jitter_colors(image, self.config.color_jitter) for key, image in images.items()}
         language, language_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK].bool()
         image_tokens = self._image_tokens(images, batch)
+        state, guess = self._read_state(batch), None
+        if keypoints := self.model.backbone.find_keypoints(image_tokens, language, language_masks):
+            image_tokens = keypoints.tokens
+            guess = self.chunk_regressor and self.chunk_regressor(keypoints.features, state)
         return Observation(
-            image_tokens=self.model.backbone.find_keypoints(image_tokens, language, language_masks),
+            image_tokens=image_tokens,
             image_masks=masks,
             language=language,
             language_masks=language_masks,
-            state=pad_vector(self._read_state(batch), self.config.state_dim),
+            state=pad_vector(state, self.config.state_dim),
+            guess=guess,
         )
 
     def _read_state(self, batch: dict[str, Tensor]) -> Tensor:

@@ -26,7 +26,7 @@ from .pretrained import (
     load_weights,
     policy_weights,
     select_weights,
-    weights_for,
+    weights_to_start_from,
 )
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ class VLAFastPolicy(VLAPolicy):
         self._num_forwards, self._last_error = 0, float("nan")
         grammar = codec.grammar
         geometry = TokenGeometry(config.state_dim, codec.vocab_size, grammar.longest, grammar.total)
-        model = ActionTokenModel(backbone, geometry)
+        guessed = config.chunk_size * config.action_dim if config.guess_loss_weight else 0
+        model = ActionTokenModel(backbone, geometry, guessed)
         freeze_tokens(config, model)
         return model
 
@@ -90,7 +91,7 @@ class VLAFastPolicy(VLAPolicy):
     def _start_from(self, start: PolicyCheckpoint) -> None:
         """Take everything, or the backbone and the state projection where the tokens are others."""
         if self._keeps_tokens:
-            load_weights(self, weights_for(self, start), start.name)
+            load_weights(self, weights_to_start_from(self, start), start.name)
             return
         weights = policy_weights(start)
         load_weights(self.model.backbone, select_weights(weights, "model.backbone."), start.name)
@@ -124,10 +125,11 @@ class VLAFastPolicy(VLAPolicy):
             )
 
     def _read_state(self, batch: dict[str, Tensor]) -> Tensor:
-        return self._scale_positions(super()._read_state(batch))
+        return self.action_tokens.scale_states(super()._read_state(batch))
 
-    def _scale_positions(self, positions: Tensor) -> Tensor:
-        return self.action_tokens.scale_states(positions)
+    def _observe(self, batch: dict[str, Tensor]) -> Observation:
+        observation = super()._observe(batch)
+        return self.model.read_guess(observation)
 
     def forward(self, batch: dict[str, Tensor], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
         """Training loss of a batch.
@@ -147,15 +149,15 @@ class VLAFastPolicy(VLAPolicy):
             losses, masks, hits = self.model.loss(observation, self.action_tokens.grammar, tokens.ids, tokens.masks)
         weights = masks * tokens.weights
         loss = reduce_losses(losses, weights, reduction)
-        position_losses = self._position_loss(observation, batch)
+        guess_loss = self._guess_loss(observation, self.action_tokens.scale_states(batch[ACTION]), inside, reduction)
         figures = {
             "loss": loss.mean().item(),
-            "position_loss": position_losses.mean().item(),
+            "guess_loss": guess_loss.mean().item(),
             "token_accuracy": reduce_losses(hits.float(), weights, "mean").item(),
         }
         if self.training and not self._is_sharded():
             figures["decoded_error"] = self._decoded_error(observation, batch[ACTION], states, inside)
-        return loss + (position_losses.mean() if reduction == "mean" else position_losses), figures
+        return loss + guess_loss, figures
 
     @torch.no_grad()
     def _decoded_error(self, observation: Observation, actions: Tensor, states: Tensor, inside: Tensor) -> float:
@@ -211,4 +213,5 @@ def _select(observation: Observation, samples: slice) -> Observation:
         language=observation.language[samples],
         language_masks=observation.language_masks[samples],
         state=observation.state[samples],
+        guess=None if observation.guess is None else observation.guess[samples],
     )

@@ -14,7 +14,7 @@ from .episode_losses import reduce_losses, steps_inside_episode
 from .models.backbone import VLMBackbone
 from .models.flow_matching import FlowMatchingModel
 from .policy_base import VLAPolicy
-from .pretrained import PolicyCheckpoint, load_vlm_weights, load_weights, weights_for
+from .pretrained import PolicyCheckpoint, load_vlm_weights, load_weights, weights_to_start_from
 from .relative_actions import RelativeActions, fit_relative_actions
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class VLAFlowPolicy(VLAPolicy):
         load_vlm_weights(self.model.backbone, self.config.vlm_model_name)
 
     def _start_from(self, start: PolicyCheckpoint) -> None:
-        load_weights(self, weights_for(self, start), start.name)
+        load_weights(self, weights_to_start_from(self, start), start.name)
 
     @classmethod
     def _config_of(cls, checkpoint: PolicyCheckpoint) -> VLAFlowConfig:
@@ -108,9 +108,8 @@ class VLAFlowPolicy(VLAPolicy):
             losses = self.model.loss(observation, actions, noise, time, draws)[:, :, :joints]
         inside = steps_inside_episode(batch)
         loss = reduce_losses(losses.flatten(1), inside.repeat_interleave(joints, dim=1), reduction)
-        position_losses = self._position_loss(observation, batch)
-        figures = {"loss": loss.mean().item(), "position_loss": position_losses.mean().item()}
-        return loss + (position_losses.mean() if reduction == "mean" else position_losses), figures
+        guess_loss = self._guess_loss(observation, actions[:, :, :joints], inside, reduction)
+        return loss + guess_loss, {"loss": loss.mean().item(), "guess_loss": guess_loss.mean().item()}
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor], noise: Tensor | None = None, **kwargs) -> Tensor:
@@ -130,7 +129,5 @@ class VLAFlowPolicy(VLAPolicy):
         return actions
 
     def _read_state(self, batch: dict[str, Tensor]) -> Tensor:
-        return self._scale_positions(super()._read_state(batch))
-
-    def _scale_positions(self, positions: Tensor) -> Tensor:
-        return self.relative_actions.scale_states(positions) if self.relative_actions else positions
+        states = super()._read_state(batch)
+        return self.relative_actions.scale_states(states) if self.relative_actions else states

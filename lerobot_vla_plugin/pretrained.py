@@ -123,7 +123,7 @@ def load_vlm_weights(backbone: VLMBackbone, name: str) -> Tensor | None:
 
 
 _HEAD = "lm_head.weight"
-_POSITION_HEAD = "position_head."
+_CHUNK_REGRESSOR = "chunk_regressor."
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -245,15 +245,15 @@ def policy_weights(checkpoint: PolicyCheckpoint) -> dict[str, Tensor]:
     return {_own_name(key): value for key, value in weights.items() if not key.startswith(_SMOLVLA_UNREAD)}
 
 
-def weights_for(policy: nn.Module, checkpoint: PolicyCheckpoint) -> dict[str, Tensor]:
-    """Weights of a checkpoint; those of its position head only where the policy has one of the same shape.
+def weights_to_start_from(policy: nn.Module, checkpoint: PolicyCheckpoint) -> dict[str, Tensor]:
+    """Weights of a checkpoint to start training from; its regressor's only where the policy has one of that shape.
 
-    It serves training alone, and is of as many cameras as were trained on.
+    That one is of as many cameras, joints and steps as were trained on, and learns anew within minutes.
     """
     weights, own = policy_weights(checkpoint), policy.state_dict()
 
     def split(values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        head = {key: value for key, value in values.items() if key.startswith(_POSITION_HEAD)}
+        head = {key: value for key, value in values.items() if key.startswith(_CHUNK_REGRESSOR)}
         return head, {key: value for key, value in values.items() if key not in head}
 
     (own_head, _), (head, others) = split(own), split(weights)

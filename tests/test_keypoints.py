@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from smolvla_reference import make_batch
 from test_modeling_vla import make_config
 
+from lerobot_vla_plugin.camera_batch import jitter_colors
+from lerobot_vla_plugin.episode_losses import steps_inside_episode
 from lerobot_vla_plugin.modeling_vla import VLAFlowPolicy
 from lerobot_vla_plugin.models.built_in import byte_tokenizer
 from lerobot_vla_plugin.models.keypoints import MAX_CAMERAS, InstructionCode, KeypointReader, image_places
@@ -63,7 +66,7 @@ def test_places_go_row_by_row_and_need_a_square():
 def test_cameras_are_read_differently_and_there_is_a_most():
     torch.manual_seed(0)
     reader, (ids, masks), picture = KeypointReader(16, 4), encode("Lift it."), torch.randn(1, 16, 16)
-    first, second = reader([picture, picture], ids, masks)
+    first, second = reader([picture, picture], ids, masks).tokens
     assert not torch.allclose(first, second)
     with pytest.raises(ValueError, match=f"at most {MAX_CAMERAS} cameras, got 9"):
         reader([picture] * 9, ids, masks)
@@ -78,47 +81,137 @@ def test_the_instruction_changes_the_chunk(policy):
     policy.train()
 
 
-def test_positions_are_learnt_from_the_keypoints(policy):
+def test_the_guess_teaches_the_pictures_side(policy):
     batch = make_batch(policy)
     loss, figures = policy.forward(batch)
-    assert figures["position_loss"] > 0
-    torch.testing.assert_close(loss.item(), figures["loss"] + figures["position_loss"])
+    assert figures["guess_loss"] > 0
+    torch.testing.assert_close(loss.item(), figures["loss"] + figures["guess_loss"])
     each, _ = policy.forward(batch, reduction="none")
     assert each.shape == (3,)
     observation = policy._observe(batch)
     policy.zero_grad()
-    policy._position_loss(observation, batch).sum().backward()
+    policy._guess_loss(observation, batch["action"], steps_inside_episode(batch), "mean").backward()
     learns = {name.split(".")[0] for name, p in policy.named_parameters() if p.grad is not None and p.grad.abs().max()}
     stem = policy.model.backbone.vision_model.embeddings.patch_embedding
-    assert learns == {"position_head", "model"}
+    assert learns == {"chunk_regressor", "model"}
     assert stem.weight.grad.abs().max() > 0
     policy.zero_grad()
 
 
-@pytest.mark.parametrize(
-    "options", [{"vlm_model_name": "tiny"}, {"vlm_model_name": "small", "position_loss_weight": 0.0}]
-)
-def test_without_keypoints_or_weight_there_is_no_position_loss(options):
+@pytest.mark.parametrize("options", [{"vlm_model_name": "tiny"}, {"vlm_model_name": "small", "guess_loss_weight": 0.0}])
+def test_without_keypoints_or_weight_there_is_no_guess(options):
     policy: Any = VLAFlowPolicy(make_config(**options)).train()
-    assert policy.position_head is None
+    assert policy.chunk_regressor is None
     loss, figures = policy.forward(make_batch(policy))
-    assert figures["position_loss"] == 0
+    assert figures["guess_loss"] == 0
     assert loss.item() == pytest.approx(figures["loss"])
 
 
-def test_checkpoint_brings_the_position_head(policy, tmp_path):
+def test_tokens_of_keypoints_know_no_place(policy):
+    """What is looked for is told by its looks alone, so that it is found where none stood in the demonstrations."""
+    backbone = policy.model.backbone
+    places = backbone.vision_model.embeddings.position_embedding
+    picture = torch.rand(1, 3, 128, 128)
+    with torch.no_grad():
+        before = backbone.encode_images(picture)
+        places.weight.normal_()
+        assert torch.equal(backbone.encode_images(picture), before)
+    assert not places.weight.requires_grad
+
+
+class TestGuess:
+    """`prediction="actions"`: the expert begins with the guess, and corrects it."""
+
+    @pytest.fixture
+    def guessing(self):
+        torch.manual_seed(0)
+        return VLAFlowPolicy(make_config(vlm_model_name="small", prediction="actions")).eval()
+
+    def test_an_untrained_expert_gives_the_guess_whatever_the_noise(self, guessing):
+        batch = make_batch(guessing)
+        guess = guessing._observe(batch).guess
+        for noise in (torch.randn(3, 8, 6), torch.randn(3, 8, 6)):
+            torch.testing.assert_close(guessing.predict_action_chunk(batch, noise), guess, atol=1e-5, rtol=0)
+
+    def test_the_loss_is_that_of_the_actions_and_leaves_the_guess_alone(self, guessing):
+        batch = make_batch(guessing)
+        observation = guessing._observe(batch)
+        losses = guessing.model.loss(observation, batch["action"])
+        torch.testing.assert_close(losses, (observation.guess - batch["action"]) ** 2)
+        losses.mean().backward()
+        assert all(p.grad is None for p in guessing.chunk_regressor.parameters())
+
+    def test_velocity_and_actions_are_the_same_path(self, guessing):
+        """Euler steps along `(x_t - actions) / time` end at the actions of the last step."""
+        torch.nn.init.normal_(guessing.model.action_out_proj.weight, std=0.1)
+        observation = guessing._observe(make_batch(guessing))
+        context = guessing.model.action_expert.prepare(guessing.model.prefill(observation), 8)
+        x_t, time = torch.randn(3, 8, 6), torch.full((3,), 0.4)
+        with torch.no_grad():
+            velocity = guessing.model.denoise_step(x_t, time, context, observation.guess)
+            actions = guessing.model._predict(x_t, time, context, observation.guess)
+        torch.testing.assert_close(x_t - 0.4 * velocity, actions)
+
+    def test_a_checkpoint_without_its_regressor_does_not_load(self, guessing, tmp_path):
+        guessing.save_pretrained(tmp_path)
+        weights = load_file(tmp_path / "model.safetensors")
+        save_file({k: v for k, v in weights.items() if "regressor" not in k}, tmp_path / "model.safetensors")
+        with pytest.raises(ValueError, match=r"missing: chunk_regressor"):
+            VLAFlowPolicy.from_pretrained(tmp_path)
+
+    def test_wider_actions_are_padded(self):
+        policy = VLAFlowPolicy(make_config(vlm_model_name="small", prediction="actions", max_action_dim=32)).train()
+        loss, _ = policy.forward(make_batch(policy))
+        assert torch.isfinite(loss)
+
+
+class TestColorJitter:
+    def test_every_picture_gets_its_own_and_places_stay(self):
+        torch.manual_seed(0)
+        images = torch.full((4, 3, 8, 8), 0.5)
+        images[:, :, 2, 5] = 0.9
+        jittered = jitter_colors(images, 0.15)
+        assert len({round(picture.mean().item(), 4) for picture in jittered}) == 4
+        assert (jittered[:, :, 2, 5] > jittered[:, :, 0, 0]).all()
+        assert jittered.min() >= 0
+        assert jittered.max() <= 1
+
+    def test_no_spread_changes_nothing(self):
+        images = torch.rand(2, 3, 8, 8)
+        torch.testing.assert_close(jitter_colors(images, 0.0), images)
+
+    def test_only_in_training(self):
+        policy = VLAFlowPolicy(make_config(vlm_model_name="small", color_jitter=0.2))
+        batch = make_batch(policy)
+        seen = [torch.stack(policy._observe(batch).image_tokens) for policy in (policy.eval(), policy.eval())]
+        assert torch.equal(*seen)
+        assert not torch.allclose(torch.stack(policy.train()._observe(batch).image_tokens), seen[0])
+
+    def test_bad_values(self, tmp_path):
+        with pytest.raises(ValueError, match=r"color_jitter=0\.5: expected 0 or more and less than 0\.5"):
+            make_config(color_jitter=0.5)
+        with pytest.raises(ValueError, match="leave out color_jitter"):
+            make_config(color_jitter=0.1, vision_cache=tmp_path)
+
+
+def test_an_unknown_prediction_is_an_error():
+    with pytest.raises(ValueError, match="prediction='noise': expected one of velocity, actions"):
+        make_config(prediction="noise")
+
+
+def test_checkpoint_brings_the_regressor(policy, tmp_path):
     policy.save_pretrained(tmp_path)
     loaded = VLAFlowPolicy.from_pretrained(tmp_path)
-    assert loaded.position_head is not None
+    assert loaded.chunk_regressor is not None
     for key, value in policy.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value), key
 
 
-def test_a_start_on_other_cameras_keeps_the_backbone_and_not_the_head(policy, tmp_path):
+def test_a_start_on_other_cameras_keeps_the_backbone_and_not_the_regressor(policy, tmp_path):
     policy.save_pretrained(tmp_path)
     config = make_config(init_from=str(tmp_path))
     config.input_features.pop(next(iter(config.image_features)))
     torch.manual_seed(1)
     started = VLAFlowPolicy(config)
     assert torch.equal(started.model.backbone.keypoints.queries.weight, policy.model.backbone.keypoints.queries.weight)
-    assert started.position_head.layers[0].in_features < policy.position_head.layers[0].in_features
+    assert started.chunk_regressor.layers[0].in_features < policy.chunk_regressor.layers[0].in_features

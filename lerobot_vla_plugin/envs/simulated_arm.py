@@ -69,13 +69,14 @@ class SimulatedArm:
         self._directions = np.where(backwards, -1, 1)
         self._limits = limits or GuardConfig()
 
-    def start(self, layout: Layout) -> None:
+    def start(self, layout: Layout, posture_rad: ArrayLike | None = None) -> None:
         """Start an episode; the guard starts anew, as after a pause.
 
         Args:
             layout: The scene.
+            posture_rad: As for `World.reset`.
         """
-        self.world.reset(layout)
+        self.world.reset(layout, posture_rad)
         motors, ticks = self.world.motors, self.ticks
         # The encoders count what is there, and servos add their homing offset: it decides how ties are rounded.
         motors.settings = replace(

@@ -21,7 +21,7 @@ from transformers.models.smolvlm.modeling_smolvlm import (
 
 from .conv_stem import STEM_WIDTHS, put_stem_before
 from .cpu_linear import use_cpu_linear
-from .keypoints import NUM_KEYPOINTS, KeypointReader
+from .keypoints import NUM_KEYPOINTS, KeypointReader, Keypoints
 from .transformer import (
     ROTARY_MAX_WAVELENGTH,
     DecoderLayer,
@@ -48,6 +48,7 @@ class Observation:
         language: Token ids, (b, t).
         language_masks: True for real tokens, (b, t).
         state: Normalised proprioception, (b, state_dim).
+        guess: A chunk that keypoints and state suggest, normalised, (b, chunk, joints); None without keypoints.
     """
 
     image_tokens: Sequence[Tensor]
@@ -55,6 +56,7 @@ class Observation:
     language: Tensor
     language_masks: Tensor
     state: Tensor
+    guess: Tensor | None = None
 
 
 class PrefixCache(NamedTuple):
@@ -145,8 +147,7 @@ class VLMBackbone(nn.Module):
         num_points = getattr(config.vision_config, NUM_KEYPOINTS, 0)
         self.keypoints = KeypointReader(self.width, num_points) if num_points else None
         if num_points:
-            # Places are told by the points themselves.
-            nn.init.zeros_(cast(SmolVLMVisionEmbeddings, self.vision_model.embeddings).position_embedding.weight)
+            cast(SmolVLMVisionEmbeddings, self.vision_model.embeddings).position_embedding.requires_grad_(False)
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -182,7 +183,9 @@ class VLMBackbone(nn.Module):
         patches = embeddings.patch_embedding(images.to(embeddings.patch_embedding.weight.dtype))
         rows, columns = patches.shape[-2:]
         tokens = patches.flatten(2).transpose(1, 2)
-        tokens = tokens + embeddings.position_embedding(self._patch_positions(rows, columns, images.device))
+        if self.keypoints is None:
+            tokens = tokens + embeddings.position_embedding(self._patch_positions(rows, columns, images.device))
+        # Else the points tell the places; tokens that know theirs learn where the cubes of the demonstrations stood.
         for layer in vision.encoder.layers:
             tokens = call_layer(layer, tokens, None, recompute=self.gradient_checkpointing)
         return self.connector(vision.post_layernorm(tokens))
@@ -204,15 +207,15 @@ class VLMBackbone(nn.Module):
 
         return (bucket(rows)[:, None] * side + bucket(columns)[None, :]).flatten()
 
-    def find_keypoints(self, image_tokens: list[Tensor], language: Tensor, language_masks: Tensor) -> list[Tensor]:
-        """Reduce the tokens of each camera to those of its keypoints, where this backbone has them.
+    def find_keypoints(self, image_tokens: list[Tensor], language: Tensor, language_masks: Tensor) -> Keypoints | None:
+        """What is to be read in place of the tokens of each camera; None where this backbone reads all of them.
 
         Args:
             image_tokens: As `encode_images` gives them, for each camera.
             language: Token ids, (b, t).
             language_masks: True for real tokens, (b, t).
         """
-        return self.keypoints(image_tokens, language, language_masks) if self.keypoints else image_tokens
+        return self.keypoints(image_tokens, language, language_masks) if self.keypoints else None
 
     def embed_language(self, tokens: Tensor) -> Tensor:
         """Token ids (b, t) -> embeddings (b, t, width)."""

@@ -1,7 +1,8 @@
 """Flow matching over action chunks: velocity loss and Euler sampler (SmolVLA, arXiv 2506.01844).
 
 time 1 is noise and 0 is the action, as in LeRobot and openpi: `x_t = time * noise + (1 - time) * actions`, and the
-model predicts `u_t = noise - actions`.
+model predicts `u_t = noise - actions`, or `actions` themselves, from which `u_t = (x_t - actions) / time` follows: a
+small network has then no need to carry the noise through all of its layers (arXiv 2511.13720).
 
 Shapes: b batch, a width of state or action (padded where the checkpoint was trained so).
 """
@@ -38,7 +39,7 @@ class ExpertGeometry:
 
 @dataclass(frozen=True)
 class FlowGeometry:
-    """Sizes of the action side."""
+    """The action side: its sizes, and whether it predicts actions in place of the velocity."""
 
     state_dim: int
     action_dim: int
@@ -46,6 +47,7 @@ class FlowGeometry:
     expert: ExpertGeometry
     min_period: float
     max_period: float
+    predicts_actions: bool = False
 
 
 def expert_layer_sizes(backbone: LayerSizes, width_multiplier: float) -> LayerSizes:
@@ -97,6 +99,10 @@ class FlowMatchingModel(nn.Module):
         self.action_out_proj = nn.Linear(width, geometry.action_dim)
         self.action_time_mlp_in = nn.Linear(2 * width, width)
         self.action_time_mlp_out = nn.Linear(width, width)
+        if geometry.predicts_actions:
+            # Begin with the guess, or with the mean.
+            for parameter in self.action_out_proj.parameters():
+                nn.init.zeros_(parameter)
 
     def prefill(self, observation: Observation) -> PrefixCache:
         """Run the prefix once; its keys and values serve every denoising step."""
@@ -111,7 +117,7 @@ class FlowMatchingModel(nn.Module):
         time: Tensor | None = None,
         num_draws: int = 1,
     ) -> Tensor:
-        """Squared error of the predicted velocity.
+        """Squared error of the predicted velocity, or of the predicted actions.
 
         Args:
             observation: What the chunk is conditioned on.
@@ -127,16 +133,20 @@ class FlowMatchingModel(nn.Module):
         """
         samples, chunk_size = actions.shape[:2]
         context = self.action_expert.prepare(self.prefill(observation), chunk_size)
+        # Noise is to teach the expert alone.
+        guess = None if observation.guess is None else observation.guess.detach()
         if num_draws > 1:
             context, actions = context.repeat(num_draws), actions.repeat_interleave(num_draws, dim=0)
+            guess = None if guess is None else guess.repeat_interleave(num_draws, dim=0)
         if noise is None:
             noise = sample_noise(actions.shape, actions.device)
         if time is None:
             time = sample_time_beta(actions.shape[0], actions.device, alpha=1.5, beta=1.0, scale=0.999, offset=0.001)
         mix = time[:, None, None]
         x_t = mix * noise + (1 - mix) * actions
-        v_t = self.denoise_step(x_t, time, context)
-        losses = F.mse_loss(v_t, noise - actions, reduction="none")
+        predicted = self._predict(x_t, time, context, guess)
+        wanted = actions if self.geometry.predicts_actions else noise - actions
+        losses = F.mse_loss(predicted, wanted, reduction="none")
         return losses.unflatten(0, (samples, num_draws)).mean(dim=1)
 
     def sample_actions(self, observation: Observation, num_steps: int, noise: Tensor | None = None) -> Tensor:
@@ -154,13 +164,29 @@ class FlowMatchingModel(nn.Module):
         if noise is None:
             noise = sample_noise((state.shape[0], geometry.chunk_size, geometry.action_dim), state.device)
         context = self.action_expert.prepare(self.prefill(observation), noise.shape[1])
-        return euler_integrate(lambda x_t, time: self.denoise_step(x_t, time, context), noise, num_steps)
+        return euler_integrate(
+            lambda x_t, time: self.denoise_step(x_t, time, context, observation.guess), noise, num_steps
+        )
 
-    def denoise_step(self, x_t: Tensor, time: Tensor, context: ExpertContext) -> Tensor:
-        """Velocity at x_t (b, chunk, action_dim) and flow time (b,), in float32."""
+    def denoise_step(self, x_t: Tensor, time: Tensor, context: ExpertContext, guess: Tensor | None = None) -> Tensor:
+        """Velocity at x_t (b, chunk, action_dim) and flow time (b,) above 0, in float32.
+
+        Args:
+            x_t: The chunk on its way.
+            time: Flow time.
+            context: As `ActionExpert.prepare` gives it.
+            guess: Of the chunk, (b, chunk, joints); looked at where actions are predicted.
+        """
+        predicted = self._predict(x_t, time, context, guess)
+        return (x_t - predicted) / time[:, None, None] if self.geometry.predicts_actions else predicted
+
+    def _predict(self, x_t: Tensor, time: Tensor, context: ExpertContext, guess: Tensor | None) -> Tensor:
         features = self.action_expert(self._embed_actions(x_t, time), context)
         # The velocity is summed over the Euler steps.
-        return project_in_float32(self.action_out_proj, features)
+        predicted = project_in_float32(self.action_out_proj, features)
+        if guess is None or not self.geometry.predicts_actions:
+            return predicted
+        return predicted + F.pad(guess, (0, predicted.shape[2] - guess.shape[2]))
 
     def _embed_actions(self, x_t: Tensor, time: Tensor) -> Tensor:
         embedded = self.action_in_proj(x_t)

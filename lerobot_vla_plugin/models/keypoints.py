@@ -7,7 +7,7 @@ instruction chooses what the heatmaps look for.
 Shapes: b batch, n places of a picture, row by row, t language tokens, k points.
 """
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,8 @@ MAX_CAMERAS = 8
 _CODE_WIDTH = 32
 _HIDDEN_WIDTH = 256
 TOKENS_PER_CAMERA = 4
-_NUM_STEPS = 4
-_HUBER_BETA = 0.2  # in deviations of a joint
+_HUBER_BETA = 0.1  # in deviations of a joint
+_REGRESSOR_WIDTH = 512
 _SHARPNESS = 4.0  # deviation of a heatmap's scores at the start
 _SPAN = 5  # language tokens: of bytes, about a word
 _NUM_HASHES = 4096
@@ -62,6 +62,18 @@ def _hash(sequences: Tensor) -> Tensor:
     return result % _NUM_HASHES
 
 
+class Keypoints(NamedTuple):
+    """What is left of the pictures.
+
+    Attributes:
+        tokens: For each camera, what the language model reads, (b, 4, width).
+        features: Coordinates of all points, how sure they are, and the code of the instruction, (b, features).
+    """
+
+    tokens: list[Tensor]
+    features: Tensor
+
+
 class KeypointReader(nn.Module):
     """Pictures and an instruction -> a few tokens a camera, which hold coordinates.
 
@@ -88,7 +100,7 @@ class KeypointReader(nn.Module):
         nn.init.normal_(self.queries.weight, std=_SHARPNESS * (width * _CODE_WIDTH) ** -0.5)
         nn.init.normal_(self.queries.bias, std=_SHARPNESS * width**-0.5)
 
-    def forward(self, images: list[Tensor], language: Tensor, language_masks: Tensor) -> list[Tensor]:
+    def forward(self, images: list[Tensor], language: Tensor, language_masks: Tensor) -> Keypoints:
         """Read every camera.
 
         Args:
@@ -96,16 +108,19 @@ class KeypointReader(nn.Module):
             language: Token ids of the instruction, (b, t).
             language_masks: True for real tokens, (b, t).
 
-        Returns:
-            For each camera, tokens (b, 4, width).
-
         Raises:
             ValueError: More cameras than this has embeddings for.
         """
         if len(images) > MAX_CAMERAS:
             raise ValueError(f"keypoints: expected at most {MAX_CAMERAS} cameras, got {len(images)}")
         instruction = self.code(language, language_masks)
-        return [self._locate(image, instruction + self.cameras.weight[i]) for i, image in enumerate(images)]
+        found = [self._locate(image, instruction + self.cameras.weight[i]) for i, image in enumerate(images)]
+        tokens = [self.tokens(features).unflatten(1, (TOKENS_PER_CAMERA, -1)) for features in found]
+        return Keypoints(tokens, torch.cat(found, dim=1))
+
+    def num_features(self, num_cameras: int) -> int:
+        """Width of `Keypoints.features`."""
+        return num_cameras * self.tokens[0].in_features
 
     def embed_instruction(self, language: Tensor, masks: Tensor) -> Tensor:
         """One token that stands for the instruction, (b, 1, width); arguments as `forward` has them."""
@@ -119,7 +134,7 @@ class KeypointReader(nn.Module):
         points = scores.softmax(dim=2) @ places
         sureness = scores.amax(dim=2, keepdim=True) - scores.mean(dim=2, keepdim=True)
         found = torch.cat([points, sureness / 8], dim=2).flatten(1).to(code.dtype)
-        return self.tokens(torch.cat([found, code], dim=1)).unflatten(1, (TOKENS_PER_CAMERA, -1))
+        return torch.cat([found, code], dim=1)
 
 
 def image_places(count: int, device: torch.device) -> Tensor:
@@ -132,38 +147,36 @@ def image_places(count: int, device: torch.device) -> Tensor:
     return torch.stack([columns.flatten(), rows.flatten()], dim=1)
 
 
-class PositionHead(nn.Module):
-    """Keypoints and state -> joint positions at a few steps of the chunk, in training only.
+class ChunkRegressor(nn.Module):
+    """Keypoints and state -> a guess of the whole chunk.
 
-    Squared errors of noisy chunks tell the pictures' side little: without this it takes several times as many steps
-    until the instruction is heeded. Knowledge insulation (arXiv 2505.23705) trains its backbone on tokens for the same
-    reason.
+    What the pictures show is learnt from its error within minutes; squared errors of noisy chunks tell the pictures'
+    side little, and it takes several times as many steps until the instruction is heeded. Knowledge insulation (arXiv
+    2505.23705) trains its backbone on tokens for the same reason.
 
     Args:
-        width: Of image tokens.
-        num_cameras: Cameras.
+        num_features: Width of the keypoints' features.
         num_joints: Joints.
+        chunk_size: Steps of a chunk.
     """
 
-    def __init__(self, width: int, num_cameras: int, num_joints: int):
+    def __init__(self, num_features: int, num_joints: int, chunk_size: int):
         super().__init__()
-        inputs = num_cameras * TOKENS_PER_CAMERA * width + num_joints
+        self.chunk_size = chunk_size
         self.layers = nn.Sequential(
-            nn.Linear(inputs, _HIDDEN_WIDTH),
+            nn.Linear(num_features + num_joints, _REGRESSOR_WIDTH),
             nn.SiLU(),
-            nn.Linear(_HIDDEN_WIDTH, _NUM_STEPS * num_joints),
+            nn.Linear(_REGRESSOR_WIDTH, _REGRESSOR_WIDTH),
+            nn.SiLU(),
+            nn.Linear(_REGRESSOR_WIDTH, chunk_size * num_joints),
         )
 
-    def loss(self, image_tokens: Sequence[Tensor], states: Tensor, positions: Tensor) -> Tensor:
-        """Huber loss of each sample, (b,).
+    def forward(self, features: Tensor, states: Tensor) -> Tensor:
+        """Features (b, features) and states (b, joints) -> a chunk (b, chunk, joints), in float32."""
+        guess = self.layers(torch.cat([features, states.to(features.dtype)], dim=1))
+        return guess.unflatten(1, (self.chunk_size, -1)).float()
 
-        Args:
-            image_tokens: Keypoint tokens of each camera, (b, 4, width).
-            states: Scaled to deviation 1, (b, joints).
-            positions: Of the whole chunk, on the same scale, (b, chunk, joints); behind the end of an episode its last.
-        """
-        features = torch.cat([*(tokens.flatten(1) for tokens in image_tokens), states], dim=1)
-        chunk_size = positions.shape[1]
-        steps = [chunk_size * (i + 1) // _NUM_STEPS - 1 for i in range(_NUM_STEPS)]
-        predicted = self.layers(features).unflatten(1, (_NUM_STEPS, -1)).float()
-        return F.smooth_l1_loss(predicted, positions[:, steps], beta=_HUBER_BETA, reduction="none").mean(dim=(1, 2))
+    @staticmethod
+    def losses(guess: Tensor, actions: Tensor) -> Tensor:
+        """Huber loss of chunks that are scaled to deviation 1, element by element, (b, chunk, joints)."""
+        return F.smooth_l1_loss(guess, actions, beta=_HUBER_BETA, reduction="none")

@@ -7,7 +7,7 @@ tokens and on the end marker only (FAST, arXiv 2501.09747). Ids have an embeddin
 Shapes: b batch, n action tokens, v action ids.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbone import Observation, PrefixCache, VLMBackbone
+from .keypoints import TOKENS_PER_CAMERA
 from .kv_cache import KVCache
 from .transformer import project_in_float32
 
@@ -124,9 +125,10 @@ class ActionTokenModel(nn.Module):
     Args:
         backbone: The vision-language backbone.
         geometry: Sizes of the action side.
+        num_guessed: Numbers in a guess of the chunk, which a backbone that reads keypoints makes; 0 without.
     """
 
-    def __init__(self, backbone: VLMBackbone, geometry: TokenGeometry):
+    def __init__(self, backbone: VLMBackbone, geometry: TokenGeometry, num_guessed: int = 0):
         super().__init__()
         self.geometry = geometry
         self.backbone = backbone
@@ -136,6 +138,8 @@ class ActionTokenModel(nn.Module):
         # What an id means depends on where in the chunk it stands, which the ids before it say only when added up.
         self.missing_embedding = nn.Embedding(geometry.max_units + 2, backbone.width)
         self.action_head = nn.Linear(backbone.width, geometry.vocab_size + 1, bias=False)
+        has_guess = num_guessed and backbone.keypoints is not None
+        self.guess_proj = nn.Linear(num_guessed, TOKENS_PER_CAMERA * backbone.width) if has_guess else None
         init_std = backbone.config.text_config.initializer_range
         for module in (self.action_embedding, self.missing_embedding, self.action_head):
             nn.init.normal_(module.weight, std=init_std)
@@ -168,6 +172,18 @@ class ActionTokenModel(nn.Module):
             return
         self.action_embedding.weight.copy_(words[start:end])
         self.action_head.weight.copy_((words if lm_head is None else lm_head)[start:end])
+
+    def read_guess(self, observation: Observation) -> Observation:
+        """Let the language model read the guess of the chunk, as it would read one more camera."""
+        if self.guess_proj is None or observation.guess is None:
+            return observation
+        # Action tokens are to teach what reads the guess, not what makes it.
+        tokens = self.guess_proj(observation.guess.detach().flatten(1)).unflatten(1, (TOKENS_PER_CAMERA, -1))
+        return replace(
+            observation,
+            image_tokens=[*observation.image_tokens, tokens],
+            image_masks=[*observation.image_masks, torch.ones_like(observation.image_masks[0])],
+        )
 
     def prefill(self, observation: Observation) -> PrefixCache:
         """Run the prefix once; its keys and values serve every action token."""

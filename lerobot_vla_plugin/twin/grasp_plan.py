@@ -141,7 +141,7 @@ def _pick(cube: CubePose, yaw_rad: float, arm: ArmModel, rng: np.random.Generato
     yield Waypoint(beside + hover, hover_yaw_rad, open_rad, _varied(1.3, rng))
     for share in (0.66, 0.33, 0.0):
         yield Waypoint(beside + share * hover, yaw_rad, open_rad, _varied(0.22, rng))
-    yield Waypoint(beside, yaw_rad, open_rad, 0.3)
+    # Without a pause: who learns to wait beside a cube waits for ever.
     yield Waypoint(nearly, yaw_rad, arm.closed_rad, _varied(0.5, rng))
     yield Waypoint(nearly, yaw_rad, arm.closed_rad, 0.15)
     for share in (0.33, 0.66, 1.0):
