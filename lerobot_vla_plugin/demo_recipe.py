@@ -30,18 +30,18 @@ class Recipe:
     steps: int
     scenes: int
     fps: int = 10
-    batch_size: int = 8
+    batch_size: int = 16
     learning_rate: float = 1e-3
     chunk_size: int = 16
-    n_action_steps: int = 8
+    n_action_steps: int = 4
     tokenizer: Sequence[str] = ()
     options: Sequence[str] = ()
 
 
 # What fits into 8 minutes on 2 cores.
-_FULL = Recipe(recorded=3, demonstrations=60, steps=650, scenes=20)
-_QUICK = Recipe(recorded=2, demonstrations=15, steps=200, scenes=5)
-_FLOW_OPTIONS = ("--policy.relative_actions=true", "--policy.num_noise_draws=4")
+_FULL = Recipe(recorded=3, demonstrations=60, steps=450, scenes=20)
+_QUICK = Recipe(recorded=2, demonstrations=15, steps=150, scenes=5)
+_FLOW_OPTIONS = ("--policy.prediction=actions", "--policy.num_noise_draws=2")
 # Few ids that occur often: of 2 minutes of motion, 1,000 ids of absolute positions are learnt by heart (error 9.6 deg
 # on an episode not trained on), 128 of motion from the present state are not.
 _TOKENIZER = ("--vocab-size=128", "--scale=4", "--no-rate-distortion")

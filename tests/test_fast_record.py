@@ -51,7 +51,9 @@ def vectors(folder: Path) -> dict[str, np.ndarray]:
 
 def test_lerobot_reads_what_was_demonstrated(recorded, demonstrator):
     data = LeRobotDataset("local/twin", root=recorded, video_backend="pyav")
-    expected = [demonstrator.demonstrate(task, seed) for task, seed in (("pick-lift", 4), ("pick-place", 5))]
+    expected = [
+        demonstrator.demonstrate(task, seed, varied_start=True) for task, seed in (("pick-lift", 4), ("pick-place", 5))
+    ]
     frames = [frame for demonstration in expected for frame in demonstration.frames]
     assert (data.num_episodes, data.num_frames, data.fps) == (2, len(frames), 10)
     np.testing.assert_array_equal(vectors(recorded)["observation.state"], np.float32([f.state for f in frames]))
@@ -63,6 +65,21 @@ def test_lerobot_reads_what_was_demonstrated(recorded, demonstrator):
     for camera, picture in frames[20].pictures.items():
         stored = data[20][f"observation.images.{camera}"].permute(1, 2, 0).numpy() * 255
         assert np.abs(stored - picture).mean() < 6  # what the video loses
+
+
+def test_most_demonstrations_begin_elsewhere_unless_all_shall_begin_as_evaluations_do(tmp_path):
+    options = ["--tasks", "reach-touch", "--episodes", "6", "--cameras", "front"]
+    assert record(tmp_path / "varied", *options) == 0
+    assert record(tmp_path / "same", *options, "--same-start") == 0
+    starts = {}
+    for name in ("varied", "same"):
+        data = LeRobotDataset("local/twin", root=tmp_path / name, video_backend="pyav")
+        states = vectors(tmp_path / name)["observation.state"]
+        starts[name] = states[[episode["dataset_from_index"] for episode in data.meta.episodes]]
+    assert np.ptp(starts["same"], axis=0).max() == 0
+    elsewhere = np.abs(starts["varied"] - starts["same"]).max(axis=1) > 5
+    assert 3 <= elsewhere.sum() < 6
+    assert np.ptp(starts["varied"], axis=0).min() > 3
 
 
 def test_its_features_are_those_of_lerobot_record(recorded, tmp_path):

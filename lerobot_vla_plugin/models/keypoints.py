@@ -87,11 +87,12 @@ class KeypointReader(nn.Module):
 
     def __init__(self, width: int, num_points: int):
         super().__init__()
+        self._features_per_camera = 3 * num_points + _CODE_WIDTH
         self.code = InstructionCode(_CODE_WIDTH)
         self.cameras = nn.Embedding(MAX_CAMERAS, _CODE_WIDTH)
         self.queries = nn.Linear(_CODE_WIDTH, num_points * width)
         self.tokens = nn.Sequential(
-            nn.Linear(3 * num_points + _CODE_WIDTH, _HIDDEN_WIDTH),
+            nn.Linear(self._features_per_camera, _HIDDEN_WIDTH),
             nn.SiLU(),
             nn.Linear(_HIDDEN_WIDTH, TOKENS_PER_CAMERA * width),
         )
@@ -120,7 +121,7 @@ class KeypointReader(nn.Module):
 
     def num_features(self, num_cameras: int) -> int:
         """Width of `Keypoints.features`."""
-        return num_cameras * self.tokens[0].in_features
+        return num_cameras * self._features_per_camera
 
     def embed_instruction(self, language: Tensor, masks: Tensor) -> Tensor:
         """One token that stands for the instruction, (b, 1, width); arguments as `forward` has them."""
