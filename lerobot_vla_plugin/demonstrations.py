@@ -79,8 +79,10 @@ class Demonstrator:
             KeyError: There is no such task or color.
             UnreachableError: The arm cannot reach a place of the scene.
         """
-        posture_rad = draw_start(self._kinematics, np.random.default_rng((seed, 2))) if varied_start else None
-        self._arm.start(draw_layout(task, seed, color), posture_rad)
+        layout, posture_rad = draw_layout(task, seed, color), None
+        if varied_start:
+            posture_rad = draw_start(self._kinematics, layout, np.random.default_rng((seed, 2)))
+        self._arm.start(layout, posture_rad)
         frames = list(self._frames(np.random.default_rng(seed)))
         return Demonstration(seed, frames, self._arm.verdict)
 

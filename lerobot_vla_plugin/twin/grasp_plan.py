@@ -103,7 +103,7 @@ def plan_waypoints(layout: Layout, color: str, rng: np.random.Generator, arm: Ar
         waypoints += _place(waypoints[-1], layout.bin_m, waypoints[0].jaw_rad, arm, rng)
     else:
         grasped = waypoints[-1]
-        waypoints.append(Waypoint(_above(cube, _grasp_height_m(arm) + _LIFT_M), yaw_rad, grasped.jaw_rad, 0.6))
+        waypoints.append(Waypoint(_above(cube, grasp_height_m(arm) + _LIFT_M), yaw_rad, grasped.jaw_rad, 0.6))
     return waypoints
 
 
@@ -132,7 +132,7 @@ def _touch(cube: CubePose, yaw_rad: float, arm: ArmModel, rng: np.random.Generat
 
 
 def _pick(cube: CubePose, yaw_rad: float, arm: ArmModel, rng: np.random.Generator) -> Iterator[Waypoint]:
-    grasp = _above(cube, _grasp_height_m(arm))
+    grasp = _above(cube, grasp_height_m(arm))
     beside = grasp - _CLEARANCE_M * _direction(yaw_rad)
     nearly = grasp - 0.3 * _CLEARANCE_M * _direction(yaw_rad)
     jitter_m, open_rad = _jitter(rng), float(rng.uniform(*arm.open_rad))
@@ -151,7 +151,7 @@ def _pick(cube: CubePose, yaw_rad: float, arm: ArmModel, rng: np.random.Generato
 def _place(
     grasped: Waypoint, bin_m: tuple[float, float], open_rad: float, arm: ArmModel, rng: np.random.Generator
 ) -> Iterator[Waypoint]:
-    start_m, end_m = grasped.position_m, np.array([*bin_m, _grasp_height_m(arm) + _CARRY_M])
+    start_m, end_m = grasped.position_m, np.array([*bin_m, grasp_height_m(arm) + _CARRY_M])
     start_rad, end_rad = azimuth_rad(start_m), azimuth_rad(end_m)
     roll_rad, closed_rad = grasped.yaw_rad - start_rad, grasped.jaw_rad
     duration_s = max(0.22, abs(end_rad - start_rad) / 4 / _SWING_RAD_S)
@@ -174,8 +174,12 @@ def _swing(start_m: NDArray, end_m: NDArray, share: float) -> tuple[NDArray[np.f
     return np.array([PAN_AXIS_M, 0, height_m]) + distance_m * _direction(azimuth), azimuth
 
 
-def _grasp_height_m(arm: ArmModel) -> float:
-    """Middle of the fingertips around a cube on the table."""
+def grasp_height_m(arm: ArmModel) -> float:
+    """Middle of the fingertips around a cube on the table, in [m].
+
+    Args:
+        arm: The arm.
+    """
     return _ABOVE_TABLE_M + arm.fingertip_half_length_m
 
 
