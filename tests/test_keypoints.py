@@ -1,16 +1,18 @@
 """Keypoints of the `small` backbone: codes of instructions, places in pictures, and the loss that trains them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from fast_policy import make_fast_policy, make_motion_batch
 from safetensors.torch import load_file, save_file
 from smolvla_reference import make_batch
 from test_modeling_vla import make_config
 
 from lerobot_vla_plugin.camera_batch import jitter_colors
 from lerobot_vla_plugin.episode_losses import steps_inside_episode
-from lerobot_vla_plugin.modeling_vla import VLAFlowPolicy
+from lerobot_vla_plugin.modeling_vla import VLAFastPolicy, VLAFlowPolicy
 from lerobot_vla_plugin.models.built_in import byte_tokenizer
 from lerobot_vla_plugin.models.keypoints import MAX_CAMERAS, InstructionCode, KeypointReader, image_places
 
@@ -163,6 +165,39 @@ class TestGuess:
         policy = VLAFlowPolicy(make_config(vlm_model_name="small", prediction="actions", max_action_dim=32)).train()
         loss, _ = policy.forward(make_batch(policy))
         assert torch.isfinite(loss)
+
+
+class TestGuessAndTokens:
+    """`vla_fast` reads the guess as it would read one more camera."""
+
+    @pytest.fixture
+    def speaking(self, tmp_path):
+        return make_fast_policy(tmp_path, vlm_model_name="small")
+
+    def test_it_changes_what_is_said(self, speaking):
+        batch = make_motion_batch(speaking)
+        observation = speaking._observe(batch)
+        assert [tokens.shape[1] for tokens in observation.image_tokens] == [4, 4, 4]
+        changed = replace(observation, image_tokens=[*observation.image_tokens[:2], observation.image_tokens[2] + 1])
+        first = [speaking.model.prefill(o).layers[-1].keys for o in (observation, changed)]
+        assert not torch.allclose(*first)
+
+    def test_both_losses_learn_and_tokens_leave_the_guess_alone(self, speaking):
+        batch = make_motion_batch(speaking)
+        speaking.train()
+        loss, figures = speaking.forward(batch)
+        assert figures["guess_loss"] > 0
+        torch.testing.assert_close(loss.item(), figures["loss"] + figures["guess_loss"])
+        speaking.config.guess_loss_weight = 0.0
+        speaking.forward(batch)[0].backward()
+        assert all(not p.grad.any() for p in speaking.chunk_regressor.parameters())
+        assert speaking.model.guess_proj.weight.grad.abs().max() > 0
+
+    def test_a_checkpoint_says_the_same(self, speaking, tmp_path):
+        batch = make_motion_batch(speaking)
+        speaking.save_pretrained(tmp_path / "saved")
+        loaded = VLAFastPolicy.from_pretrained(tmp_path / "saved")
+        assert torch.equal(loaded.predict_action_chunk(batch), speaking.predict_action_chunk(batch))
 
 
 class TestColorJitter:
