@@ -205,12 +205,14 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     arguments = parser.parse_args()
     seen, unseen = demonstrate(arguments.demonstrations, 0), demonstrate(arguments.unseen, UNSEEN_SEED)
-    lines = [["variant", "unseen near", "unseen far", "trained on near", "trained on far"]]
+    head = ["variant", "unseen near", "unseen far", "trained on near", "trained on far"]
+    lines = [head]
     for name in arguments.variants:
         torch.manual_seed(0)
         model = GraspRegressor(VARIANTS[name])
         train(model, seen, arguments.steps, arguments.batch, name)
         lines.append([name, *(f"{error:.1f}" for frames in (unseen, seen) for error in errors_deg(model, frames))])
+        print(*align([head, lines[-1]]), sep="\n", flush=True)  # each takes minutes
     print(*align(lines), sep="\n")
 
 
