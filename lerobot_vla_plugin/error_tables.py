@@ -60,7 +60,7 @@ def verdicts(result: OpenLoopResult) -> list[str]:
     sees = (
         "It looks at its images: with those of other frames it gets clearly worse."
         if result.looks_at_images
-        else "It does NOT look at its images: with those of other frames it is hardly worse."
+        else "With the images of other frames it is hardly worse: it may not look at them; a run in closed loop tells."
     )
     sentences = [f"The policy {better}.", sees]
     if TOKENIZER in result.predictors:

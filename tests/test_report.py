@@ -145,7 +145,7 @@ def test_verdicts_are_plain(result):
     assert of()[0] == "The policy beats both baselines."
     assert "looks at its images" in of()[1]
     assert len(of()) == 2
-    assert "does NOT look at its images" in of(shuffled_images=ERRORS[POLICY] * 1.05)[1]
+    assert "it may not look at them" in of(shuffled_images=ERRORS[POLICY] * 1.05)[1]
     assert "DOES NOT beat both baselines" in of(hold_still=ERRORS[POLICY] * 0.9)[0]
     assert "alone costs 0.50 deg" in of(tokenizer_alone=np.full(3, 0.5))[2]
 
