@@ -14,8 +14,9 @@ only, it has learnt by heart. A grasp forgives about 2 degrees. The variants:
     shifted     pictures are shifted by up to 2 pixels, as is usual for pictures without a place to be told
 
 Errors are means over the joints of the arm, in [deg]; near: less than 9 frames before the grasp. Demonstrations are
-made in memory by the scripted person (about 2 minutes); training takes 2 to 4 minutes a variant on one core. Measured so
-far, with `--steps 400`:
+made in memory by the scripted person (about 2 minutes); training takes 2 to 4 minutes a variant on one core.
+
+Measured so far, with `--steps 400`:
 
     variant  unseen near  unseen far  trained on near  trained on far
     recipe           5.0        10.7              3.6             8.8
