@@ -63,13 +63,12 @@ def jitter_colors(image: Tensor, spread: float) -> Tensor:
         Pictures of that shape, in [0, 1].
     """
 
-    def gains(channels: int) -> Tensor:
-        return torch.rand(image.shape[0], channels, 1, 1, device=image.device) * 2 - 1
+    def gain() -> Tensor:
+        return 1 + 2 * spread * (torch.rand(image.shape[0], 1, 1, 1, device=image.device) * 2 - 1)
 
     mean = image.mean(dim=(1, 2, 3), keepdim=True)
-    image = (image - mean) * (1 + 2 * spread * gains(1)) + mean
-    colors = torch.randn(image.shape[0], 3, 1, 1, device=image.device)
-    return (image * (1 + 2 * spread * gains(1)) * (1 + spread * colors)).clamp(0, 1)
+    channels = 1 + spread * torch.randn(image.shape[0], 3, 1, 1, device=image.device)
+    return (((image - mean) * gain() + mean) * gain() * channels).clamp(0, 1)
 
 
 def last_step(value: Tensor, ndim: int) -> Tensor:

@@ -35,7 +35,7 @@ On a real SO-101 the same commands do the same job. What changes:
     lerobot-vla annotate   as above
     lerobot-train    as above, with --policy.device=cuda and, instead of --policy.vlm_model_name=small,
                      --policy.init_from=lerobot/smolvla_base (vla_flow) or nothing (vla_fast: SmolVLM2-500M);
-                     without the rates, sizes and image transforms of the small model, and without
+                     without the rates, sizes and color jitter of the small model, and without
                      --policy.action_tokenizer_path: vla_fast fits one to the data set
     lerobot-eval     as above, without --env.twin, --env.scene and --env.color but with --env.task: you judge by a key
     lerobot-rollout --policy.path=... --task=... --robot.type=so101_vla_follower --robot.port=PORT ..."""
