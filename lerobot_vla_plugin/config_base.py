@@ -26,6 +26,9 @@ class VLAConfig(PreTrainedConfig):
         chunk_size: Steps predicted at once.
         n_action_steps: Steps executed before re-planning. 10 is the best row of SmolVLA's own ablation (82.8,
             against 51.8 for 50; arXiv 2506.01844).
+        finish_chunk_when_still: In place of the first `n_action_steps`, `select_action` executes a whole chunk where no
+            joint has moved by this since the plan before, in standard deviations of the joint positions: a policy that
+            stops in front of what it is about to do goes through with it. 0 never does.
         max_state_dim: Width the state is padded to; None pads nothing. A policy started from SmolVLA keeps its 32.
         max_action_dim: The same for actions.
         resize_imgs_with_padding: (width, height) that pictures are fitted into; None means the backbone's own size.
@@ -47,6 +50,8 @@ class VLAConfig(PreTrainedConfig):
             that a small network makes of the keypoints, and on which the policy then builds. 0 leaves it out.
         color_jitter: How much light and colors of the pictures vary in training: brightness and contrast by twice this
             share, each color channel by this deviation. Drawn for each picture, on the policy's device.
+        state_noise: Deviation of what is added, in training, to the joint positions that the policy is told, in their
+            standard deviations. Between the postures of few demonstrations it then heeds its pictures.
         gradient_checkpointing: Recompute layers in the backward pass: less memory, about a third more time.
         dtype: "float32", or "bfloat16": frozen weights stored in bfloat16 (not those that an adapter freezes), the rest
             computed in it (autocast).
@@ -64,6 +69,7 @@ class VLAConfig(PreTrainedConfig):
     n_obs_steps: int = 1
     chunk_size: int = 50
     n_action_steps: int = 10
+    finish_chunk_when_still: float = 0.0
 
     normalization_mapping: dict[str, NormalizationMode] = field(
         default_factory=lambda: {
@@ -94,6 +100,7 @@ class VLAConfig(PreTrainedConfig):
 
     guess_loss_weight: float = 3.0
     color_jitter: float = 0.0
+    state_noise: float = 0.0
     gradient_checkpointing: bool = False
     dtype: str = "float32"
     vision_cache: Path | None = None
@@ -127,6 +134,11 @@ class VLAConfig(PreTrainedConfig):
             raise ValueError(f"joint_unit={self.joint_unit!r}: expected one of {', '.join(JOINT_UNITS)}")
         if not 0 <= self.color_jitter < 0.5:
             raise ValueError(f"color_jitter={self.color_jitter}: expected 0 or more and less than 0.5")
+        for name in ("finish_chunk_when_still", "state_noise"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: expected 0 or more, in standard deviations, and less than 1"
+                )
         if self.color_jitter and self.vision_cache is not None:
             raise ValueError("vision_cache keeps the tokens of pictures as they are; leave out color_jitter")
         unknown = [name for name in self.contract_overrides if name not in OVERRIDES]

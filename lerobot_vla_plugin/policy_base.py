@@ -1,8 +1,7 @@
-"""What the adapters of all policies share: LeRobot's batch dict -> observation, checkpoints, and the action queue."""
+"""What the adapters of all policies share: LeRobot's batch dict -> observation, checkpoints, and the next action."""
 
 import json
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -26,6 +25,7 @@ from .assembly import (
     store_frozen_in_bfloat16,
 )
 from .camera_batch import fit_image, jitter_colors, last_step, read_images
+from .chunk_execution import ChunkExecution
 from .config_base import VLAConfig
 from .episode_losses import reduce_losses
 from .models.backbone import Observation, VLMBackbone
@@ -80,7 +80,7 @@ class VLAPolicy(PreTrainedPolicy):
             check_dataset(config, dataset_meta)
             fix_contract(config, dataset_meta)
         self._contract_check: ContractCheck | None = None
-        self._queue: deque[Tensor] = deque(maxlen=config.n_action_steps)
+        self._execution = ChunkExecution(config.n_action_steps, config.finish_chunk_when_still)
         start = checkpoint
         if checkpoint is None and config.init_from:
             start = read_checkpoint(config.init_from, self.starts_from)
@@ -217,8 +217,8 @@ class VLAPolicy(PreTrainedPolicy):
         return self
 
     def reset(self) -> None:
-        """Forget queued actions; called at the start of an episode."""
-        self._queue.clear()
+        """Forget planned actions; called at the start of an episode."""
+        self._execution.clear()
         if self._contract_check:
             self._contract_check.start_episode()
 
@@ -241,7 +241,7 @@ class VLAPolicy(PreTrainedPolicy):
 
     @torch.no_grad()
     def select_action(self, batch: dict[str, Tensor], noise: Tensor | None = None) -> Tensor:
-        """The next action, (b, joints), as `predict_action_chunk` gives it; predicts when the queue has run out.
+        """The next action, (b, joints), as `predict_action_chunk` gives it; predicts when a chunk has run out.
 
         Args:
             batch: Pre-processed observation.
@@ -252,13 +252,13 @@ class VLAPolicy(PreTrainedPolicy):
             ContractMismatchError: If the arm, or the rate of these calls, is not what the policy was trained on.
         """
         if self._contract_check:
-            self._contract_check.before_action(plans=not self._queue)
-        if not self._queue:
-            actions = self.predict_action_chunk(batch, noise=noise)[:, : self.config.n_action_steps]
-            if not torch.isfinite(actions).all():
+            self._contract_check.before_action(plans=self._execution.needs_chunks)
+        if self._execution.needs_chunks:
+            chunks = self.predict_action_chunk(batch, noise=noise)
+            if not torch.isfinite(chunks).all():
                 raise ValueError("the policy predicted actions that are not finite; none of them is sent to the arm")
-            self._queue.extend(actions.unbind(dim=1))
-        return self._queue.popleft()
+            self._execution.add(chunks, self._read_state(batch))
+        return self._execution.pop()
 
     @property
     def _image_size(self) -> tuple[int, int]:
@@ -273,6 +273,8 @@ class VLAPolicy(PreTrainedPolicy):
         language, language_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK].bool()
         image_tokens = self._image_tokens(images, batch)
         state, guess = self._read_state(batch), None
+        if self.training and self.config.state_noise:
+            state = state + self.config.state_noise * torch.randn_like(state)
         if keypoints := self.model.backbone.find_keypoints(image_tokens, language, language_masks):
             image_tokens = keypoints.tokens
             guess = self.chunk_regressor and self.chunk_regressor(keypoints.features, state)

@@ -206,7 +206,7 @@ class TestDecoding:
         policy.model.generate = lambda *args, **kwargs: (tokens, torch.tensor([2, 3, 3]))
         with pytest.raises(MalformedTokensError, match=r"\[3, 4\]"):
             policy.select_action(batch)
-        assert not policy._queue
+        assert policy._execution.needs_chunks
 
     def test_a_state_that_is_not_finite_is_refused(self, policy, batch):
         batch["observation.state"][1, 2] = float("nan")
