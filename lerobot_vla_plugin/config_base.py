@@ -50,8 +50,6 @@ class VLAConfig(PreTrainedConfig):
             that a small network makes of the keypoints, and on which the policy then builds. 0 leaves it out.
         color_jitter: How much light and colors of the pictures vary in training: brightness and contrast by twice this
             share, each color channel by this deviation. Drawn for each picture, on the policy's device.
-        state_noise: Deviation of what is added, in training, to the joint positions that the policy is told, in their
-            standard deviations. Between the postures of few demonstrations it then heeds its pictures.
         gradient_checkpointing: Recompute layers in the backward pass: less memory, about a third more time.
         dtype: "float32", or "bfloat16": frozen weights stored in bfloat16 (not those that an adapter freezes), the rest
             computed in it (autocast).
@@ -100,7 +98,6 @@ class VLAConfig(PreTrainedConfig):
 
     guess_loss_weight: float = 3.0
     color_jitter: float = 0.0
-    state_noise: float = 0.0
     gradient_checkpointing: bool = False
     dtype: str = "float32"
     vision_cache: Path | None = None
@@ -134,11 +131,11 @@ class VLAConfig(PreTrainedConfig):
             raise ValueError(f"joint_unit={self.joint_unit!r}: expected one of {', '.join(JOINT_UNITS)}")
         if not 0 <= self.color_jitter < 0.5:
             raise ValueError(f"color_jitter={self.color_jitter}: expected 0 or more and less than 0.5")
-        for name in ("finish_chunk_when_still", "state_noise"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name}={getattr(self, name)}: expected 0 or more, in standard deviations, and less than 1"
-                )
+        if not 0 <= self.finish_chunk_when_still < 1:
+            raise ValueError(
+                f"finish_chunk_when_still={self.finish_chunk_when_still}: expected 0 or more and less than 1, in "
+                "standard deviations of the joint positions"
+            )
         if self.color_jitter and self.vision_cache is not None:
             raise ValueError("vision_cache keeps the tokens of pictures as they are; leave out color_jitter")
         unknown = [name for name in self.contract_overrides if name not in OVERRIDES]

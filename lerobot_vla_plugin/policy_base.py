@@ -273,8 +273,6 @@ class VLAPolicy(PreTrainedPolicy):
         language, language_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK].bool()
         image_tokens = self._image_tokens(images, batch)
         state, guess = self._read_state(batch), None
-        if self.training and self.config.state_noise:
-            state = state + self.config.state_noise * torch.randn_like(state)
         if keypoints := self.model.backbone.find_keypoints(image_tokens, language, language_masks):
             image_tokens = keypoints.tokens
             guess = self.chunk_regressor and self.chunk_regressor(keypoints.features, state)
