@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from lerobot_vla_plugin.twin.cameras import CameraConfig
 from lerobot_vla_plugin.twin.koch import KochTwin
 from lerobot_vla_plugin.twin.so101 import SO101Twin
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+REPOSITORY = Path(__file__).parent.parent
+CONFIGS = REPOSITORY / "configs"
 TWINS = {"so101": SO101Twin, "koch": KochTwin}
 TWIN_RECIPES = {"train_twin.yaml", "train_twin_fast.yaml"}
+COMPARED = {"train_twin_act.yaml", "train_twin_smolvla.yaml"}  # LeRobot's own policies on the same demonstrations
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def with_cameras_of(twin: ArmTwin, path: Path, copy: Path) -> Path:
 
 def test_every_file_is_tested():
     jobs = ("record_{}", "rollout_{}", "eval_{}", "train_{}", "train_{}_fast")
-    tested = {f"{job.format(arm)}.yaml" for job in jobs for arm in TWINS} | TWIN_RECIPES
+    tested = {f"{job.format(arm)}.yaml" for job in jobs for arm in TWINS} | TWIN_RECIPES | COMPARED
     assert {path.name for path in CONFIGS.iterdir()} == tested
 
 
@@ -118,12 +121,31 @@ def twin_data(tmp_path_factory):
 @pytest.mark.parametrize("config", sorted(TWIN_RECIPES))
 def test_a_recipe_of_the_twin_trains_and_its_colors_vary(config, twin_data, monkeypatch, tmp_path):
     written = yaml.safe_load((CONFIGS / config).read_text())
-    options = [f"--dataset.root={twin_data}", "--steps=1", "--batch_size=2", f"--output_dir={tmp_path / 'run'}"]
+    options = []
     if "action_tokenizer_path" in written["policy"]:  # one episode is too little to fit the one of the recipe
         options.append("--policy.action_tokenizer_path=null")
-    module = importlib.import_module("lerobot.scripts.lerobot_train")
-    monkeypatch.setattr(sys, "argv", ["lerobot-train", f"--config_path={CONFIGS / config}", *options])
-    module.main()
-    trained = json.loads((last_checkpoint(tmp_path / "run") / "train_config.json").read_text())
+    trained = train_one_step(config, twin_data, monkeypatch, tmp_path / "run", *options)
     assert trained["policy"]["color_jitter"] == written["policy"]["color_jitter"] > 0
+    assert trained["policy"]["finish_chunk_when_still"] == written["policy"]["finish_chunk_when_still"] > 0
     assert written["steps"] == written["policy"]["scheduler_decay_steps"]
+
+
+def test_what_the_recipes_are_compared_with_trains_on_the_same_data(twin_data, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["small_smolvla.py", str(tmp_path / "vlm")])
+    runpy.run_path(str(REPOSITORY / "benchmarks" / "small_smolvla.py"), run_name="__main__")
+    ours, shared = yaml.safe_load((CONFIGS / "train_twin.yaml").read_text()), ("dataset", "batch_size", "seed")
+    for config in sorted(COMPARED):
+        written = yaml.safe_load((CONFIGS / config).read_text())
+        assert {key: written[key] for key in shared} == {key: ours[key] for key in shared}
+        options = [f"--policy.vlm_model_name={tmp_path / 'vlm'}"] if "smolvla" in config else []
+        trained = train_one_step(config, twin_data, monkeypatch, tmp_path / config, *options)
+        assert trained["policy"]["type"] == written["policy"]["type"]
+
+
+def train_one_step(config: str, data: Path, monkeypatch, output: Path, *options: str) -> dict:
+    """Train a shipped recipe for one step; what the checkpoint says of its training."""
+    module = importlib.import_module("lerobot.scripts.lerobot_train")
+    own = [f"--dataset.root={data}", "--steps=1", "--batch_size=2", f"--output_dir={output}"]
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", f"--config_path={CONFIGS / config}", *own, *options])
+    module.main()
+    return json.loads((last_checkpoint(output) / "train_config.json").read_text())
