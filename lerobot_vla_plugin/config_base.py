@@ -27,8 +27,9 @@ class VLAConfig(PreTrainedConfig):
         n_action_steps: Steps executed before re-planning. 10 is the best row of SmolVLA's own ablation (82.8,
             against 51.8 for 50; arXiv 2506.01844).
         finish_chunk_when_still: In place of the first `n_action_steps`, `select_action` executes a whole chunk where no
-            joint has moved by this since the plan before, in standard deviations of the joint positions: a policy that
-            stops in front of what it is about to do goes through with it. 0 never does.
+            joint has moved by this since the plan before: a policy that stops in front of what it is about to do goes
+            through with it. 0 never does. In the unit in which the policy reads joint positions: their standard
+            deviation, in `vla_fast` half of the span of their actions.
         max_state_dim: Width the state is padded to; None pads nothing. A policy started from SmolVLA keeps its 32.
         max_action_dim: The same for actions.
         resize_imgs_with_padding: (width, height) that pictures are fitted into; None means the backbone's own size.
@@ -133,8 +134,8 @@ class VLAConfig(PreTrainedConfig):
             raise ValueError(f"color_jitter={self.color_jitter}: expected 0 or more and less than 0.5")
         if not 0 <= self.finish_chunk_when_still < 1:
             raise ValueError(
-                f"finish_chunk_when_still={self.finish_chunk_when_still}: expected 0 or more and less than 1, in "
-                "standard deviations of the joint positions"
+                f"finish_chunk_when_still={self.finish_chunk_when_still}: expected 0 or more and less than 1, in the "
+                "scaled joint positions that the policy reads"
             )
         if self.color_jitter and self.vision_cache is not None:
             raise ValueError("vision_cache keeps the tokens of pictures as they are; leave out color_jitter")
