@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .action_tokenizers import BinTokenizer
 from .action_tokenizers.chunk_codec import ChunkCodec
-from .models.token_decoding import DecodingGrammar
+from .models.token_decoding import DecodingGrammar, Draft
 
 
 class TokenBatch(NamedTuple):
@@ -62,9 +62,35 @@ class ActionTokens(nn.Module):
         """
         if not torch.isfinite(states).all():
             raise ValueError(f"observation.state is not finite: {states.tolist()}; nothing is sent to the arm")
+        return (states - self._middle) / self._half_span
+
+    def unscale_actions(self, actions: Tensor) -> Tensor:
+        """The inverse of `scale_states`, for joints in the last axis: about -1..1 -> robot units."""
+        return actions * self._half_span + self._middle
+
+    @property
+    def _middle(self) -> Tensor:
+        return (self.span_low + self.span_high) / 2
+
+    @property
+    def _half_span(self) -> Tensor:
         half = (self.span_high - self.span_low) / 2
-        half = torch.where(half > _SMALLEST_HALF_SPAN, half, torch.ones_like(half))
-        return (states - (self.span_low + self.span_high) / 2) / half
+        return torch.where(half > _SMALLEST_HALF_SPAN, half, torch.ones_like(half))
+
+    def draft(self, actions: Tensor, states: Tensor) -> Draft:
+        """Tokens of chunks that were guessed, laid out for a model that goes by them.
+
+        Args:
+            actions: Chunks in robot units, (b, c, j).
+            states: State at the first step of each, (b, j).
+
+        Raises:
+            ValueError: An action is not finite.
+        """
+        sequences = self.codec.encode(_array(actions), _array(states))
+        ends = 1 + max(len(ids) for ids in sequences)
+        padded = [[*ids, *[self.grammar.end_marker] * (ends - len(ids))] for ids in sequences]
+        return self.grammar.lay_out(torch.tensor(padded, device=actions.device))
 
     def encode(self, actions: Tensor, states: Tensor, inside: Tensor) -> TokenBatch:
         """Tokens of recorded chunks.

@@ -15,7 +15,7 @@ from .assembly import freeze_tokens
 from .configuration_vla import VLAFastConfig
 from .episode_losses import reduce_losses, steps_inside_episode
 from .models.backbone import Observation, VLMBackbone
-from .models.token_decoding import ActionTokenModel, TokenGeometry
+from .models.token_decoding import ActionTokenModel, Draft, TokenGeometry
 from .policy_base import VLAPolicy
 from .policy_codec import choose_codec, keeps_tokens
 from .pretrained import (
@@ -78,8 +78,8 @@ class VLAFastPolicy(VLAPolicy):
         self._num_forwards, self._last_error = 0, float("nan")
         grammar = codec.grammar
         geometry = TokenGeometry(config.state_dim, codec.vocab_size, grammar.longest, grammar.total)
-        guessed = config.chunk_size * config.action_dim if config.guess_loss_weight else 0
-        model = ActionTokenModel(backbone, geometry, guessed)
+        reads_draft = bool(config.guess_loss_weight) and backbone.keypoints is not None
+        model = ActionTokenModel(backbone, geometry, reads_draft)
         freeze_tokens(config, model)
         return model
 
@@ -127,9 +127,12 @@ class VLAFastPolicy(VLAPolicy):
     def _read_state(self, batch: dict[str, Tensor]) -> Tensor:
         return self.action_tokens.scale_states(super()._read_state(batch))
 
-    def _observe(self, batch: dict[str, Tensor]) -> Observation:
-        observation = super()._observe(batch)
-        return self.model.read_guess(observation)
+    def _draft(self, observation: Observation, states: Tensor) -> Draft | None:
+        """The guess of the chunk as action tokens; None where there is no guess. States are in robot units, (b, j)."""
+        if observation.guess is None:
+            return None
+        # Action tokens are to teach what reads the guess, not what makes it.
+        return self.action_tokens.draft(self.action_tokens.unscale_actions(observation.guess.detach()), states)
 
     def forward(self, batch: dict[str, Tensor], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
         """Training loss of a batch.
@@ -146,7 +149,9 @@ class VLAFastPolicy(VLAPolicy):
         tokens = self.action_tokens.encode(batch[ACTION], states, inside)
         with self._autocast():
             observation = self._observe(batch)
-            losses, masks, hits = self.model.loss(observation, self.action_tokens.grammar, tokens.ids, tokens.masks)
+            draft = self._draft(observation, states)
+            grammar = self.action_tokens.grammar
+            losses, masks, hits = self.model.loss(observation, grammar, tokens.ids, tokens.masks, draft)
         weights = masks * tokens.weights
         loss = reduce_losses(losses, weights, reduction)
         guess_loss = self._guess_loss(observation, self.action_tokens.scale_states(batch[ACTION]), inside, reduction)
@@ -198,8 +203,10 @@ class VLAFastPolicy(VLAPolicy):
         return self._decode(observation, super()._read_state(batch), self.config.temperature)
 
     def _decode(self, observation: Observation, states: Tensor, temperature: float) -> Tensor:
+        draft = self._draft(observation, states)
         with self._autocast():
-            tokens, lengths = self.model.generate(observation, self.action_tokens.grammar, temperature=temperature)
+            grammar = self.action_tokens.grammar
+            tokens, lengths = self.model.generate(observation, grammar, draft, temperature=temperature)
         self.token_counts = lengths.tolist()  # of the latest chunks, for `lerobot-vla plot`
         return self.action_tokens.decode(tokens, lengths, states)
 

@@ -69,3 +69,37 @@ def test_follows_what_is_missing(token_grammar, grammar):
 
 def test_tables_are_not_among_the_weights(grammar):
     assert not grammar.state_dict()
+
+
+def lay_out(grammar, sequences):
+    longest = 1 + max(map(len, sequences))
+    padded = [[*ids, *[grammar.end_marker] * (longest - len(ids))] for ids in sequences]
+    return grammar.lay_out(torch.tensor(padded))
+
+
+def test_a_draft_that_is_followed_says_itself(token_grammar, grammar):
+    sequences, _ = draw(grammar, token_grammar.longest, 0.0, 0.0)
+    assert any(ids[i] >= VOCAB_SIZE - 4 for ids in sequences for i in range(len(ids))), "no character of two tokens"
+    draft = lay_out(grammar, sequences)
+    for sample, ids in enumerate(sequences):
+        rows = grammar.follow(torch.tensor([ids]))
+        said = [table[sample, rows[0].long()].tolist() for table in draft]
+        assert said == [[*ids, grammar.end_marker], [0] * (len(ids) + 1)]
+
+
+def test_beside_its_way_a_draft_says_what_it_had_begun(token_grammar, grammar):
+    sequences, _ = draw(grammar, token_grammar.longest, 0.0, 0.0)
+    draft, states = lay_out(grammar, sequences), len(token_grammar.counts)
+    for sample, ids in enumerate(sequences[:20]):
+        before = grammar.missing(grammar.follow(torch.tensor([ids])))[0].tolist()
+        on_the_way = set(before)
+        for missing in set(range(1, TOTAL + 1)) - on_the_way:
+            begun = max(i for i, left in enumerate(before) if left > missing)
+            said = [table[sample, missing * states].item() for table in draft]
+            assert said == [ids[begun], before[begun] - missing]
+
+
+def test_a_draft_has_something_to_say_at_a_dead_end(grammar, token_grammar):
+    draft = lay_out(grammar, draw(grammar, token_grammar.longest, 0.0, 0.0)[0])
+    dead_end = torch.full((200, 3), grammar.first_row + grammar.num_states)
+    assert all((said >= 0).all() for said in draft.at(dead_end))

@@ -18,7 +18,7 @@ from token_models import (
 from lerobot_vla_plugin.action_tokenizers import TokenGrammar
 from lerobot_vla_plugin.models.backbone import Observation
 from lerobot_vla_plugin.models.kv_cache import KVCache
-from lerobot_vla_plugin.models.token_decoding import ActionTokenModel, DecodingGrammar, _perturb
+from lerobot_vla_plugin.models.token_decoding import ActionTokenModel, DecodingGrammar, Draft, _perturb
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -96,6 +96,69 @@ class TestNumbers:
             logits = model.teacher_forced_logits(observation, grammar, tokens)
         assert logits.dtype == torch.float32
         torch.testing.assert_close(logits, expected, rtol=0.05, atol=0.03 * expected.abs().max().item())
+
+
+class TestDraft:
+    """A guess of the chunk, as tokens, beside every token that is written."""
+
+    @pytest.fixture
+    def model(self) -> ActionTokenModel:
+        return make_model(reads_draft=True)
+
+    @pytest.fixture
+    def draft(self, grammar) -> Draft:
+        generator, rows, drafted = torch.Generator().manual_seed(3), grammar.start(3), []
+        while rows.any():
+            token, rows = grammar.choose(torch.randn(3, VOCAB_SIZE + 1, generator=generator), rows)
+            drafted.append(token)
+        return grammar.lay_out(torch.stack([*drafted, torch.full((3,), grammar.end_marker)], dim=1))
+
+    @torch.no_grad()
+    def test_cached_is_teacher_forced(self, model, observation, tokens, grammar, draft):
+        forced = model.teacher_forced_logits(observation, grammar, tokens, draft)
+        cache = KVCache.after(model.prefill(observation), 20)
+        begin, rows = torch.full((3,), model.begin_marker), grammar.follow(tokens)
+        for step, token in enumerate([begin, *tokens.unbind(dim=1)]):
+            drafted = draft.at(rows[:, step : step + 1])
+            cached = model.decode_one_token(token, grammar.missing(rows[:, step]), cache, drafted)
+            torch.testing.assert_close(cached, forced[:, step], **CLOSE)
+
+    @torch.no_grad()
+    def test_each_sample_heeds_its_own(self, model, observation, tokens, grammar, draft):
+        expected = model.teacher_forced_logits(observation, grammar, tokens, draft)
+        other = Draft(*(table.roll(1, dims=0) for table in draft))
+        assert (model.teacher_forced_logits(observation, grammar, tokens, other) - expected).abs().max() > 0.1
+        for index in range(3):
+            own = Draft(*(table[index : index + 1] for table in draft))
+            ids = tokens[index : index + 1]
+            single = model.teacher_forced_logits(alone(observation, index), grammar, ids, own)
+            torch.testing.assert_close(expected[index : index + 1], single, **CLOSE)
+
+    def test_it_learns_to_follow_one(self, model, observation, grammar):
+        generator = torch.Generator().manual_seed(4)
+        optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+
+        def batch():
+            rows, drafted = grammar.start(3), []
+            while rows.any():
+                token, rows = grammar.choose(torch.randn(3, VOCAB_SIZE + 1, generator=generator), rows)
+                drafted.append(token)
+            ids = torch.stack(drafted, dim=1)
+            return ids, grammar.lay_out(torch.cat([ids, torch.full((3, 1), grammar.end_marker)], dim=1))
+
+        for _ in range(150):
+            ids, draft = batch()
+            losses, masks, _ = model.loss(observation, grammar, ids, ids != grammar.end_marker, draft)
+            optimizer.zero_grad()
+            losses[masks].mean().backward()
+            optimizer.step()
+        ids, draft = batch()
+        written, _ = model.generate(observation, grammar, draft)
+        assert (written[:, : ids.shape[1]] == ids).float().mean() > 0.9
+
+    def test_without_one_it_is_refused(self, model, observation, grammar):
+        with pytest.raises(ValueError, match="goes by a draft"):
+            model.generate(observation, grammar)
 
 
 class TestLoss:

@@ -33,13 +33,15 @@ def is_whole_chunk(grammar: TokenGrammar, ids: list[int]) -> bool:
     return (state, missing) == (0, 0)
 
 
-def make_model(max_tokens=TOTAL * 2, gradient_checkpointing=False, conventions="smolvla") -> ActionTokenModel:
+def make_model(
+    max_tokens=TOTAL * 2, gradient_checkpointing=False, conventions="smolvla", reads_draft=False
+) -> ActionTokenModel:
     """The same weights every time; norms that matter, and a wavelength that is not SmolVLA's."""
     torch.manual_seed(0)
     config = tiny_config()
     config.text_config.rope_parameters["rope_theta"] = 100_000.0
     backbone = VLMBackbone(config, 2, gradient_checkpointing, conventions)
-    model = ActionTokenModel(backbone, TokenGeometry(6, VOCAB_SIZE, max_tokens, TOTAL))
+    model = ActionTokenModel(backbone, TokenGeometry(6, VOCAB_SIZE, max_tokens, TOTAL), reads_draft)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:

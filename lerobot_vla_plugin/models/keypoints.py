@@ -18,7 +18,7 @@ NUM_KEYPOINTS = "num_keypoints"
 MAX_CAMERAS = 8
 _CODE_WIDTH = 32
 _HIDDEN_WIDTH = 256
-TOKENS_PER_CAMERA = 4
+_TOKENS_PER_CAMERA = 4
 _HUBER_BETA = 0.1  # in deviations of a joint
 _REGRESSOR_WIDTH = 512
 _SHARPNESS = 4.0  # deviation of a heatmap's scores at the start
@@ -94,7 +94,7 @@ class KeypointReader(nn.Module):
         self.tokens = nn.Sequential(
             nn.Linear(self._features_per_camera, _HIDDEN_WIDTH),
             nn.SiLU(),
-            nn.Linear(_HIDDEN_WIDTH, TOKENS_PER_CAMERA * width),
+            nn.Linear(_HIDDEN_WIDTH, _TOKENS_PER_CAMERA * width),
         )
         self.instruction = nn.Linear(_CODE_WIDTH, width)
         # Heatmaps that are flat at the start all have their mean in the middle of the picture.
@@ -116,7 +116,7 @@ class KeypointReader(nn.Module):
             raise ValueError(f"keypoints: expected at most {MAX_CAMERAS} cameras, got {len(images)}")
         instruction = self.code(language, language_masks)
         found = [self._locate(image, instruction + self.cameras.weight[i]) for i, image in enumerate(images)]
-        tokens = [self.tokens(features).unflatten(1, (TOKENS_PER_CAMERA, -1)) for features in found]
+        tokens = [self.tokens(features).unflatten(1, (_TOKENS_PER_CAMERA, -1)) for features in found]
         return Keypoints(tokens, torch.cat(found, dim=1))
 
     def num_features(self, num_cameras: int) -> int:

@@ -7,7 +7,7 @@ tokens and on the end marker only (FAST, arXiv 2501.09747). Ids have an embeddin
 Shapes: b batch, n action tokens, v action ids.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbone import Observation, PrefixCache, VLMBackbone
-from .keypoints import TOKENS_PER_CAMERA
 from .kv_cache import KVCache
 from .transformer import project_in_float32
 
@@ -49,6 +48,23 @@ class TokenLoss(NamedTuple):
     losses: Tensor
     masks: Tensor
     hits: Tensor
+
+
+class Draft(NamedTuple):
+    """The action tokens of a chunk that was guessed, laid out by where a chunk stands that is being written.
+
+    Attributes:
+        tokens: For every row of the grammar, the token of the draft that completes the next unit, (b, rows).
+        places: Which of that token's units it is, (b, rows): 0 where the draft can be followed from here.
+    """
+
+    tokens: Tensor
+    places: Tensor
+
+    def at(self, rows: Tensor) -> "Draft":
+        """What the draft says where chunks stand, rows (b, n) -> (b, n)."""
+        index = rows.long()
+        return Draft(self.tokens.gather(1, index), self.places.gather(1, index))
 
 
 class DecodingGrammar(nn.Module):
@@ -101,6 +117,23 @@ class DecodingGrammar(nn.Module):
             rows.append(self._after(rows[-1], token))
         return torch.stack(rows, dim=1)
 
+    def lay_out(self, tokens: Tensor) -> Draft:
+        """Lay a draft out by rows, those included that it does not come through itself.
+
+        Args:
+            tokens: Whole chunks, (b, n), at least one end marker behind each.
+        """
+        rows = self.follow(tokens)[:, :-1]
+        missing = self.missing(rows)
+        of_rows = torch.arange(self.first_row + 2 * self.num_states, device=tokens.device) // self.num_states
+        asked = -of_rows.expand(len(tokens), -1)
+        # The token that had begun when as much was missing; on the draft's own way the very one, as a character of
+        # several tokens completes nothing until its last.
+        index = (torch.searchsorted(-missing.long(), asked.contiguous(), right=True) - 1).clamp_min(0)
+        steps = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        index = index.scatter(1, rows.long(), steps)
+        return Draft(tokens.gather(1, index), (missing.gather(1, index) - of_rows).clamp_min(0))
+
     def _after(self, rows: Tensor, tokens: Tensor) -> Tensor:
         return self.next_rows.index_select(0, torch.add(tokens, rows, alpha=self.end_marker + 1))
 
@@ -125,10 +158,10 @@ class ActionTokenModel(nn.Module):
     Args:
         backbone: The vision-language backbone.
         geometry: Sizes of the action side.
-        num_guessed: Numbers in a guess of the chunk, which a backbone that reads keypoints makes; 0 without.
+        reads_draft: Whether there is a draft to begin from, as a backbone that reads keypoints makes one.
     """
 
-    def __init__(self, backbone: VLMBackbone, geometry: TokenGeometry, num_guessed: int = 0):
+    def __init__(self, backbone: VLMBackbone, geometry: TokenGeometry, reads_draft: bool = False):
         super().__init__()
         self.geometry = geometry
         self.backbone = backbone
@@ -138,11 +171,12 @@ class ActionTokenModel(nn.Module):
         # What an id means depends on where in the chunk it stands, which the ids before it say only when added up.
         self.missing_embedding = nn.Embedding(geometry.max_units + 2, backbone.width)
         self.action_head = nn.Linear(backbone.width, geometry.vocab_size + 1, bias=False)
-        has_guess = num_guessed and backbone.keypoints is not None
-        self.guess_proj = nn.Linear(num_guessed, TOKENS_PER_CAMERA * backbone.width) if has_guess else None
-        init_std = backbone.config.text_config.initializer_range
-        for module in (self.action_embedding, self.missing_embedding, self.action_head):
-            nn.init.normal_(module.weight, std=init_std)
+        self.draft_embedding = nn.Embedding(geometry.vocab_size + 1, backbone.width) if reads_draft else None
+        self.draft_place_embedding = nn.Embedding(geometry.max_units + 1, backbone.width) if reads_draft else None
+        modules = (self.action_embedding, self.missing_embedding, self.action_head)
+        for module in (*modules, self.draft_embedding, self.draft_place_embedding):
+            if module is not None:
+                nn.init.normal_(module.weight, std=backbone.config.text_config.initializer_range)
 
     @property
     def begin_marker(self) -> int:
@@ -173,25 +207,18 @@ class ActionTokenModel(nn.Module):
         self.action_embedding.weight.copy_(words[start:end])
         self.action_head.weight.copy_((words if lm_head is None else lm_head)[start:end])
 
-    def read_guess(self, observation: Observation) -> Observation:
-        """Let the language model read the guess of the chunk, as it would read one more camera."""
-        if self.guess_proj is None or observation.guess is None:
-            return observation
-        # Action tokens are to teach what reads the guess, not what makes it.
-        tokens = self.guess_proj(observation.guess.detach().flatten(1)).unflatten(1, (TOKENS_PER_CAMERA, -1))
-        return replace(
-            observation,
-            image_tokens=[*observation.image_tokens, tokens],
-            image_masks=[*observation.image_masks, torch.ones_like(observation.image_masks[0])],
-        )
-
     def prefill(self, observation: Observation) -> PrefixCache:
         """Run the prefix once; its keys and values serve every action token."""
         state = self.state_proj(observation.state)[:, None, :]
         return self.backbone.prefill(observation, state, len(self.backbone.text_model.layers))
 
     def loss(
-        self, observation: Observation, grammar: DecodingGrammar, tokens: Tensor, token_masks: Tensor
+        self,
+        observation: Observation,
+        grammar: DecodingGrammar,
+        tokens: Tensor,
+        token_masks: Tensor,
+        draft: Draft | None = None,
     ) -> TokenLoss:
         """Cross-entropy of every action token, given those before it, and of the end marker.
 
@@ -200,13 +227,17 @@ class ActionTokenModel(nn.Module):
             grammar: What may follow what.
             tokens: Action tokens, (b, n).
             token_masks: True for real tokens, (b, n); padding follows them.
+            draft: What was guessed, for a model that reads it.
         """
-        logits = self.teacher_forced_logits(observation, grammar, tokens.where(token_masks, self.begin_marker))
+        tokens_read = tokens.where(token_masks, self.begin_marker)
+        logits = self.teacher_forced_logits(observation, grammar, tokens_read, draft)
         targets = F.pad(tokens.where(token_masks, self.end_marker), (0, 1), value=self.end_marker)
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
         return TokenLoss(losses, F.pad(token_masks, (1, 0), value=True), logits.argmax(dim=-1) == targets)
 
-    def teacher_forced_logits(self, observation: Observation, grammar: DecodingGrammar, tokens: Tensor) -> Tensor:
+    def teacher_forced_logits(
+        self, observation: Observation, grammar: DecodingGrammar, tokens: Tensor, draft: Draft | None = None
+    ) -> Tensor:
         """Logits after the begin marker and after each of the tokens (b, n), (b, n + 1, v + 1), in float32."""
         prefix = self.prefill(observation)
         inputs = F.pad(tokens, (1, 0), value=self.begin_marker)
@@ -215,7 +246,8 @@ class ActionTokenModel(nn.Module):
         seen = prefix.pad_masks[:, None, None, :].expand(-1, -1, inputs.shape[1], -1)
         positions = prefix.pad_masks.sum(dim=1, keepdim=True) + steps
         mask = torch.cat([seen, causal], dim=3)
-        embedded = self._embed(inputs, grammar.missing(grammar.follow(tokens)))
+        rows = grammar.follow(tokens)
+        embedded = self._embed(inputs, grammar.missing(rows), draft and draft.at(rows))
         return self._head(self.backbone.continue_prefix(embedded, positions, mask, prefix.layers))
 
     @torch.no_grad()
@@ -223,6 +255,7 @@ class ActionTokenModel(nn.Module):
         self,
         observation: Observation,
         grammar: DecodingGrammar,
+        draft: Draft | None = None,
         *,
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
@@ -232,6 +265,7 @@ class ActionTokenModel(nn.Module):
         Args:
             observation: What the chunks are conditioned on.
             grammar: What may follow what.
+            draft: What was guessed, for a model that reads it.
             temperature: Of the soft-max that is drawn from; 0 takes the likeliest token.
             generator: Random numbers, on the device of the model.
 
@@ -252,7 +286,8 @@ class ActionTokenModel(nn.Module):
         tokens = torch.full((batch_size, self.geometry.max_tokens), self.end_marker, device=device)
         score = torch.zeros(batch_size, 1, device=device)
         for step in range(self.geometry.max_tokens):
-            logits = self.decode_one_token(token, grammar.missing(rows), cache)
+            drafted = draft and draft.at(rows[:, None])
+            logits = self.decode_one_token(token, grammar.missing(rows), cache, drafted)
             if temperature > 0:
                 logits = _perturb(logits, temperature, generator)
             token, rows = grammar.choose(logits, rows)
@@ -263,20 +298,27 @@ class ActionTokenModel(nn.Module):
         _check_decoded(tokens, rows, score)
         return tokens, (tokens != self.end_marker).sum(dim=1)
 
-    def decode_one_token(self, token: Tensor, missing: Tensor, cache: KVCache) -> Tensor:
+    def decode_one_token(self, token: Tensor, missing: Tensor, cache: KVCache, drafted: Draft | None = None) -> Tensor:
         """Append a token (b,), after which so many units are missing (b,); logits of the next, (b, v + 1), in float32.
 
-        Shapes are the same for every token, so that a compiled step is compiled once.
+        Shapes are the same for every token, so that a compiled step is compiled once. `drafted` is what the draft says
+        there, (b, 1).
         """
         cache.show_next()
         mask = cache.visible[:, None, None, :]
-        embedded = self._embed(token[:, None], missing[:, None])
+        embedded = self._embed(token[:, None], missing[:, None], drafted)
         features = self.backbone.continue_prefix(embedded, cache.next_positions, mask, cache.layers)
         cache.advance()
         return self._head(features[:, 0])
 
-    def _embed(self, tokens: Tensor, missing: Tensor) -> Tensor:
-        return (self.action_embedding(tokens) + self.missing_embedding(missing)) * self.backbone.embedding_scale
+    def _embed(self, tokens: Tensor, missing: Tensor, drafted: Draft | None) -> Tensor:
+        """Embeddings (b, l, width) of tokens (b, l), after which so many units are missing and the draft says so."""
+        embedded = self.action_embedding(tokens) + self.missing_embedding(missing)
+        if self.draft_embedding is not None and self.draft_place_embedding is not None:
+            if drafted is None:
+                raise ValueError("this model goes by a draft of the chunk, and got none")
+            embedded = embedded + self.draft_embedding(drafted.tokens) + self.draft_place_embedding(drafted.places)
+        return embedded * self.backbone.embedding_scale
 
     def _head(self, features: Tensor) -> Tensor:
         return project_in_float32(self.action_head, features)  # bfloat16 leaves ties between the likeliest tokens
