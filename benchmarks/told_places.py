@@ -22,7 +22,7 @@ Measured:
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,11 +81,11 @@ class Samples:
     inside: Tensor
 
 
-def record(arm: ToldArm, episodes: int, same_start: bool) -> Samples:
+def record(arm: ToldArm, episodes: Mapping[str, int], same_start: bool) -> Samples:
     """Frames of successful demonstrations, the tasks in turn."""
     demonstrator = Demonstrator(arm, SimulatedLeader(arm), None, FPS)
     columns: list[list] = [[], [], [], []]
-    for demonstration in attempts(demonstrator, PICKING, episodes, 0, varied_start=not same_start):
+    for demonstration in attempts(demonstrator, episodes, 0, varied_start=not same_start):
         frames, notes = demonstration.frames, arm.notes
         arm.notes = []
         if not demonstration.verdict.success:
@@ -100,9 +100,10 @@ def record(arm: ToldArm, episodes: int, same_start: bool) -> Samples:
 
 
 class ToldPolicy:
-    """A regressor with the scales of its data."""
+    """A regressor with the scales of its data; noise as `--policy.state_noise` has it."""
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: Samples, noise: float) -> None:
+        self._noise = noise
         self._regressor = ChunkRegressor(samples.places.shape[1], JOINTS, CHUNK_SIZE)
         self._state_mean, self._state_std = samples.states.mean(0), samples.states.std(0)
         self._mean, self._std = samples.chunks.mean(0), samples.chunks.std(0) + 0.5
@@ -114,9 +115,10 @@ class ToldPolicy:
         with StepBar("train", steps, "steps") as bar:
             for step in range(steps):
                 rows = torch.randint(len(samples.states), (BATCH_SIZE,))
-                guess = self._regressor(samples.places[rows], self.scale_states(samples.states[rows]))
+                states = self.scale_states(samples.states[rows])
+                guesses = self._regressor(samples.places[rows], states + self._noise * torch.randn_like(states))
                 wanted = (samples.chunks[rows] - self._mean) / self._std
-                losses = ChunkRegressor.losses(guess, wanted) * samples.inside[rows, :, None]
+                losses = ChunkRegressor.losses(guesses, wanted, samples.inside[rows])
                 optimizer.zero_grad()
                 losses.mean().backward()
                 optimizer.step()
@@ -130,7 +132,7 @@ class ToldPolicy:
     @torch.no_grad()
     def plan(self, places: Tensor, states: Tensor) -> Tensor:
         """Chunks in robot units."""
-        return self._regressor(places, self.scale_states(states)) * self._std + self._mean
+        return self._regressor(places, self.scale_states(states)).likeliest * self._std + self._mean
 
 
 def attempt(policy: ToldPolicy, arm: ToldArm, task: str, seed: int, execution: ChunkExecution) -> bool:
@@ -161,17 +163,20 @@ def row(policy: ToldPolicy, arm: ToldArm, num_steps: int, still: float, seeds: S
 def main() -> None:
     """Record, train, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=50, help="demonstrations of each task")
+    parser.add_argument(
+        "--episodes", type=int, nargs=2, default=[35, 70], help=f"demonstrations of {' and of '.join(PICKING)}"
+    )
     parser.add_argument("--same-start", action="store_true", help="as of `lerobot-vla record-twin`")
     parser.add_argument("--steps", type=int, default=6000, help="optimiser steps")
+    parser.add_argument("--state-noise", type=float, default=0.1, help="as --policy.state_noise")
     parser.add_argument("--scenes", type=int, default=30, help="unseen scenes of each task")
     parser.add_argument("--first-scene", type=int, default=1000, help="seed of the first of them")
     parser.add_argument("--seed", type=int, default=0, help="of the network")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     arm = ToldArm(World(visual=False))
-    samples = record(arm, arguments.episodes, arguments.same_start)
-    policy = ToldPolicy(samples)
+    samples = record(arm, dict(zip(PICKING, arguments.episodes, strict=True)), arguments.same_start)
+    policy = ToldPolicy(samples, arguments.state_noise)
     policy.train(samples, arguments.steps)
     seeds = range(arguments.first_scene, arguments.first_scene + arguments.scenes)
     lines = [["n_action_steps", "still", *PICKING, "all", "interval"]]

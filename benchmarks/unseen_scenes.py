@@ -42,7 +42,7 @@ from lerobot_vla_plugin.envs.simulated_cameras import SimulatedCameras
 from lerobot_vla_plugin.fast_record import attempts
 from lerobot_vla_plugin.models.backbone import VLMBackbone
 from lerobot_vla_plugin.models.built_in import byte_tokenizer, small_config
-from lerobot_vla_plugin.models.keypoints import NUM_KEYPOINTS, ChunkRegressor
+from lerobot_vla_plugin.models.keypoints import NUM_KEYPOINTS, ChunkGuesses, ChunkRegressor
 from lerobot_vla_plugin.progress import StepBar
 from lerobot_vla_plugin.text_table import align
 from lerobot_vla_plugin.twin.world import World
@@ -103,15 +103,15 @@ class GraspRegressor(nn.Module):
         table = cast(nn.Module, self.backbone.vision_model.embeddings).position_embedding.weight
         self.places = nn.Parameter(table.detach().clone()) if variant.knows_places else None
 
-    def forward(self, frames: Frames) -> Tensor:
-        """Grasps on the scale of `STATE_STD_DEG`, (n, 6)."""
+    def forward(self, frames: Frames) -> ChunkGuesses:
+        """Grasps on the scale of `STATE_STD_DEG`, as chunks of one step."""
         pictures = frames.pictures.flatten(0, 1).float() / 255
         if self.training:
             pictures = self._changed(pictures)
         tokens = self._encode(pictures * 2 - 1).unflatten(0, (-1, 2))
         found = self.backbone.find_keypoints(list(tokens.unbind(dim=1)), frames.ids, frames.masks)
         assert found is not None
-        return self.regressor(found.features, frames.states / STATE_STD_DEG)[:, 0]
+        return self.regressor(found.features, frames.states / STATE_STD_DEG)
 
     def _encode(self, pictures: Tensor) -> Tensor:
         if self.places is None:
@@ -140,7 +140,7 @@ def demonstrate(count: int, first_seed: int) -> Frames:
     demonstrator = Demonstrator(arm, SimulatedLeader(arm), cameras, FPS)
     made: list[Demonstration] = []
     with StepBar("demonstrate", count * len(TASKS), "episodes") as bar:
-        for demonstration in attempts(demonstrator, TASKS, count, first_seed, varied_start=True):
+        for demonstration in attempts(demonstrator, dict.fromkeys(TASKS, count), first_seed, varied_start=True):
             made.append(demonstration)
             bar.advance_to(len(made))
     cameras.close()
@@ -181,7 +181,8 @@ def train(model: GraspRegressor, frames: Frames, steps: int, batch: int, name: s
     with StepBar(name, steps, "steps") as bar:
         for step in range(steps):
             part = frames.select(draw.integers(len(frames.grasps), size=batch))
-            losses = ChunkRegressor.losses(model(part)[:, None, :5], part.grasps[:, None, :5] / STATE_STD_DEG)
+            inside = torch.ones(batch, 1, dtype=torch.bool)
+            losses = ChunkRegressor.losses(model(part), part.grasps[:, None] / STATE_STD_DEG, inside)
             optimizer.zero_grad()
             losses.mean().backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -196,7 +197,9 @@ def errors_deg(model: GraspRegressor, frames: Frames) -> tuple[float, float]:
     model.eval()
     some = frames.select(np.arange(0, len(frames.grasps), max(1, len(frames.grasps) // 600)))
     parts = [some.select(rows) for rows in np.array_split(np.arange(len(some.grasps)), 10)]
-    errors = torch.cat([(model(part) * STATE_STD_DEG - part.grasps)[:, :5].abs().mean(dim=1) for part in parts])
+    errors = torch.cat(
+        [(model(part).likeliest[:, 0] * STATE_STD_DEG - part.grasps)[:, :5].abs().mean(dim=1) for part in parts]
+    )
     near = torch.from_numpy(some.frames_before < NEAR_FRAMES)
     return errors[near].mean().item(), errors[~near].mean().item()
 

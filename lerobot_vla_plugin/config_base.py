@@ -51,6 +51,9 @@ class VLAConfig(PreTrainedConfig):
             that a small network makes of the keypoints, and on which the policy then builds. 0 leaves it out.
         color_jitter: How much light and colors of the pictures vary in training: brightness and contrast by twice this
             share, each color channel by this deviation. Drawn for each picture, on the policy's device.
+        state_noise: Deviation of what is added to the joint positions in training, in the scaled ones that the policy
+            reads. Without it, a policy that learns long from few demonstrations tells the moment of a demonstration by
+            where exactly the arm is, and stands still where none was.
         gradient_checkpointing: Recompute layers in the backward pass: less memory, about a third more time.
         dtype: "float32", or "bfloat16": frozen weights stored in bfloat16 (not those that an adapter freezes), the rest
             computed in it (autocast).
@@ -99,6 +102,7 @@ class VLAConfig(PreTrainedConfig):
 
     guess_loss_weight: float = 3.0
     color_jitter: float = 0.0
+    state_noise: float = 0.0
     gradient_checkpointing: bool = False
     dtype: str = "float32"
     vision_cache: Path | None = None
@@ -132,11 +136,12 @@ class VLAConfig(PreTrainedConfig):
             raise ValueError(f"joint_unit={self.joint_unit!r}: expected one of {', '.join(JOINT_UNITS)}")
         if not 0 <= self.color_jitter < 0.5:
             raise ValueError(f"color_jitter={self.color_jitter}: expected 0 or more and less than 0.5")
-        if not 0 <= self.finish_chunk_when_still < 1:
-            raise ValueError(
-                f"finish_chunk_when_still={self.finish_chunk_when_still}: expected 0 or more and less than 1, in the "
-                "scaled joint positions that the policy reads"
-            )
+        for name in ("finish_chunk_when_still", "state_noise"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: expected 0 or more and less than 1, in the scaled joint positions "
+                    "that the policy reads"
+                )
         if self.color_jitter and self.vision_cache is not None:
             raise ValueError("vision_cache keeps the tokens of pictures as they are; leave out color_jitter")
         unknown = [name for name in self.contract_overrides if name not in OVERRIDES]

@@ -10,7 +10,7 @@ from .envs.simulated_arm import SimulatedArm, SimulatedLeader, steps_of_frame
 from .envs.simulated_cameras import SimulatedCameras
 from .twin.hand import Attempt
 from .twin.judge import Verdict
-from .twin.kinematics import Kinematics
+from .twin.kinematics import Kinematics, UnreachableError
 from .twin.scenes import draw_layout
 from .twin.start_postures import draw_start
 
@@ -75,15 +75,20 @@ class Demonstrator:
             color: The cube to name; None lets the seed decide.
             varied_start: Begin in a posture that the seed decides, `start_postures.draw_start`, not always in the same.
 
+        Returns:
+            The attempt; one without frames, and so without success, where the arm does not reach a place on its way.
+
         Raises:
             KeyError: There is no such task or color.
-            UnreachableError: The arm cannot reach a place of the scene.
         """
         layout, posture_rad = draw_layout(task, seed, color), None
         if varied_start:
             posture_rad = draw_start(self._kinematics, layout, np.random.default_rng((seed, 2)))
         self._arm.start(layout, posture_rad)
-        frames = list(self._frames(np.random.default_rng(seed)))
+        try:
+            frames = list(self._frames(np.random.default_rng(seed)))
+        except UnreachableError:
+            frames = []
         return Demonstration(seed, frames, self._arm.verdict)
 
     def _frames(self, rng: np.random.Generator) -> Iterator[Frame]:

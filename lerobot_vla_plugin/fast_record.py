@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the data set; must not exist")
     parser.add_argument("--repo-id", default="local/twin", help="name of the data set in LeRobot's commands")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=["pick-lift", "pick-place"])
-    parser.add_argument("--episodes", type=int, default=50, help="demonstrations of each task")
+    parser.add_argument(
+        "--episodes",
+        type=int,
+        nargs="+",
+        default=[50],
+        help="demonstrations of each task: one number for all, or one for each in the order of --tasks",
+    )
     parser.add_argument("--color", choices=list(COLORS), help="cube that is named; by default each seed decides")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first scene; each has its own")
     parser.add_argument(
@@ -60,16 +66,15 @@ def run(args: argparse.Namespace) -> int:
     _silence_libraries()
     try:
         steps_of_frame(args.fps)
-        if args.episodes < 1:
-            raise ValueError(f"--episodes must be 1 or more, got {args.episodes}")
+        wanted = _episodes_of_tasks(args.tasks, args.episodes)
         with new_folder(args.output) as draft:
-            failed = _record(args, draft)
+            failed = _record(args, wanted, draft)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"lerobot-vla record-twin: {error}", file=sys.stderr)
         return 2
-    episodes = args.episodes * len(args.tasks)
-    print(f"Wrote {args.output}: {episodes} demonstrations of {', '.join(args.tasks)} at {args.fps} Hz")
-    print(describe_failures(failed, episodes))
+    counts = ", ".join(f"{count} of {task}" for task, count in wanted.items())
+    print(f"Wrote {args.output}: demonstrations at {args.fps} Hz, {counts}")
+    print(describe_failures(failed, sum(wanted.values())))
     return 0
 
 
@@ -82,7 +87,16 @@ def _silence_libraries() -> None:
     disable_progress_bars()
 
 
-def _record(args: argparse.Namespace, draft: Path) -> list[Demonstration]:
+def _episodes_of_tasks(tasks: Sequence[str], episodes: Sequence[int]) -> dict[str, int]:
+    if len(episodes) not in (1, len(tasks)) or min(episodes) < 1 or len(set(tasks)) < len(tasks):
+        raise ValueError(
+            f"expected different tasks, and of each 1 or more --episodes (one number for all, or {len(tasks)}), got "
+            f"{' '.join(map(str, episodes))} of {' '.join(tasks)}"
+        )
+    return dict(zip(tasks, episodes if len(episodes) > 1 else [*episodes] * len(tasks), strict=True))
+
+
+def _record(args: argparse.Namespace, wanted: Mapping[str, int], draft: Path) -> list[Demonstration]:
     world = World()
     arm = SimulatedArm(world)
     cameras = SimulatedCameras(world, args.width, args.height, args.cameras, args.renderer)
@@ -90,15 +104,10 @@ def _record(args: argparse.Namespace, draft: Path) -> list[Demonstration]:
     with closing(cameras):
         demonstrator = Demonstrator(arm, SimulatedLeader(arm), cameras, args.fps)
         draft.rmdir()  # LeRobot wants to make it itself
-        total = args.episodes * len(args.tasks)
+        total = sum(wanted.values())
         with _new_dataset(draft, args) as dataset, StepBar("record", total, "episodes") as bar:
             for demonstration in attempts(
-                demonstrator,
-                args.tasks,
-                args.episodes,
-                args.first_seed,
-                args.color,
-                varied_start=not args.same_start,
+                demonstrator, wanted, args.first_seed, args.color, varied_start=not args.same_start
             ):
                 if demonstration.verdict.success:
                     save_demonstration(dataset, demonstration)
@@ -111,19 +120,17 @@ def _record(args: argparse.Namespace, draft: Path) -> list[Demonstration]:
 
 def attempts(
     demonstrator: Demonstrator,
-    tasks: Sequence[str],
-    episodes: int,
+    wanted: Mapping[str, int],
     first_seed: int,
     color: str | None = None,
     *,
     varied_start: bool = False,
 ) -> Iterator[Demonstration]:
-    """Attempts, the tasks in turn and each with a seed of its own, until every task was done often enough.
+    """Attempts, each with a seed of its own, until every task was done often enough; those least far come first.
 
     Args:
         demonstrator: Who does it.
-        tasks: Names of tasks.
-        episodes: How often each has to succeed.
+        wanted: Name of a task -> how often it has to succeed.
         first_seed: Seed of the first attempt.
         color: The cube to name; None lets each seed decide.
         varied_start: As for `Demonstrator.demonstrate`.
@@ -132,14 +139,14 @@ def attempts(
         RuntimeError: Most attempts failed.
     """
     kept: Counter[str] = Counter()
-    for seed in range(first_seed, first_seed + 2 * episodes * len(tasks) + 10):
-        task = min(tasks, key=kept.__getitem__)
-        if kept[task] >= episodes:
+    for seed in range(first_seed, first_seed + 2 * sum(wanted.values()) + 10):
+        task = min(wanted, key=lambda name: kept[name] / wanted[name])
+        if kept[task] >= wanted[task]:
             return
         demonstration = demonstrator.demonstrate(task, seed, color, varied_start=varied_start)
         kept[task] += demonstration.verdict.success
         yield demonstration
-    if min(kept[task] for task in tasks) < episodes:
+    if any(kept[task] < count for task, count in wanted.items()):
         raise RuntimeError(f"too many demonstrations failed; those that succeeded: {dict(kept)}")
 
 

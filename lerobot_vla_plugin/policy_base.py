@@ -132,18 +132,18 @@ class VLAPolicy(PreTrainedPolicy):
         """Configuration under which a checkpoint runs as this policy."""
 
     def _guess_loss(self, observation: Observation, actions: Tensor, inside: Tensor, reduction: str) -> Tensor:
-        """Weighted loss of the guess, as `reduce_losses` has it; 0 where there is none.
+        """Weighted loss of the guesses, as `reduce_losses` has it; 0 where there are none.
 
         Args:
-            observation: With the guess.
+            observation: With the guesses.
             actions: What was to be guessed, (b, chunk, joints).
             inside: Which steps lie inside the episode, (b, chunk).
             reduction: "mean" or "none".
         """
-        if self.chunk_regressor is None or observation.guess is None:
+        if self.chunk_regressor is None or observation.guesses is None:
             return actions.new_zeros(() if reduction == "mean" else len(actions))
-        losses = self.chunk_regressor.losses(observation.guess, actions).flatten(1)
-        weights = inside.repeat_interleave(actions.shape[2], dim=1)
+        losses = self.chunk_regressor.losses(observation.guesses, actions, inside)[:, None]
+        weights = inside.float().mean(dim=1, keepdim=True)
         return self.config.guess_loss_weight * reduce_losses(losses, weights, reduction)
 
     def _open_vision_cache(self, dataset_meta: "LeRobotDatasetMetadata | None") -> VisionTokenCache | None:
@@ -272,17 +272,19 @@ class VLAPolicy(PreTrainedPolicy):
             images = {key: jitter_colors(image, self.config.color_jitter) for key, image in images.items()}
         language, language_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK].bool()
         image_tokens = self._image_tokens(images, batch)
-        state, guess = self._read_state(batch), None
+        state, guesses = self._read_state(batch), None
+        if self.training and self.config.state_noise:
+            state = state + self.config.state_noise * torch.randn_like(state)
         if keypoints := self.model.backbone.find_keypoints(image_tokens, language, language_masks):
             image_tokens = keypoints.tokens
-            guess = self.chunk_regressor and self.chunk_regressor(keypoints.features, state)
+            guesses = self.chunk_regressor and self.chunk_regressor(keypoints.features, state)
         return Observation(
             image_tokens=image_tokens,
             image_masks=masks,
             language=language,
             language_masks=language_masks,
             state=pad_vector(state, self.config.state_dim),
-            guess=guess,
+            guesses=guesses,
         )
 
     def _read_state(self, batch: dict[str, Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ from .assembly import freeze_tokens
 from .configuration_vla import VLAFastConfig
 from .episode_losses import reduce_losses, steps_inside_episode
 from .models.backbone import Observation, VLMBackbone
+from .models.keypoints import ChunkGuesses
 from .models.token_decoding import ActionTokenModel, Draft, TokenGeometry
 from .policy_base import VLAPolicy
 from .policy_codec import choose_codec, keeps_tokens
@@ -129,10 +130,8 @@ class VLAFastPolicy(VLAPolicy):
 
     def _draft(self, observation: Observation, states: Tensor) -> Draft | None:
         """The guess of the chunk as action tokens; None where there is no guess. States are in robot units, (b, j)."""
-        if observation.guess is None:
-            return None
-        # Action tokens are to teach what reads the guess, not what makes it.
-        return self.action_tokens.draft(self.action_tokens.unscale_actions(observation.guess.detach()), states)
+        guess = observation.guess
+        return None if guess is None else self.action_tokens.draft(self.action_tokens.unscale_actions(guess), states)
 
     def forward(self, batch: dict[str, Tensor], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
         """Training loss of a batch.
@@ -220,5 +219,5 @@ def _select(observation: Observation, samples: slice) -> Observation:
         language=observation.language[samples],
         language_masks=observation.language_masks[samples],
         state=observation.state[samples],
-        guess=None if observation.guess is None else observation.guess[samples],
+        guesses=observation.guesses and ChunkGuesses(*(part[samples] for part in observation.guesses)),
     )

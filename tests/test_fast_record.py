@@ -123,13 +123,31 @@ def test_nothing_is_overwritten_and_options_that_make_no_sense_leave_nothing(rec
     assert record(tmp_path / "new", "--fps", "11") == 2
     assert "fps must be one of" in capsys.readouterr().err
     assert record(tmp_path / "new", "--episodes", "0") == 2
-    assert "--episodes must be 1 or more, got 0" in capsys.readouterr().err
+    assert "expected different tasks, and of each 1 or more --episodes" in capsys.readouterr().err
+    for options in (["--episodes", "1", "2", "3"], ["--tasks", "pick-lift", "pick-lift"]):
+        assert record(tmp_path / "new", *options) == 2
+        assert "got 1" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_some_tasks_are_done_more_often_and_all_along(demonstrator):
+    made = attempts(demonstrator, {"reach-touch": 1, "pick-lift": 3}, first_seed=0)
+    tasks = [attempt.verdict.layout.task.name for attempt in made if attempt.verdict.success]
+    assert sorted(tasks) == ["pick-lift"] * 3 + ["reach-touch"]
+    assert tasks[:2] == ["reach-touch", "pick-lift"]
+
+
+def test_a_scene_out_of_reach_is_a_failure_among_others(demonstrator):
+    """A hover point beside the closest cubes can be too close to the base."""
+    attempt = demonstrator.demonstrate("pick-lift", 960, varied_start=True)
+    assert attempt.frames == []
+    assert not attempt.verdict.success
+    assert "960" in describe_failures([attempt], 1)
 
 
 def test_attempts_go_on_after_a_failure_and_give_up_when_most_fail(demonstrator):
     tasks = ["reach-touch", "pick-lift"]
-    made = list(attempts(demonstrator, tasks, 1, first_seed=0))
+    made = list(attempts(demonstrator, dict.fromkeys(tasks, 1), first_seed=0))
     assert [(attempt.seed, attempt.verdict.layout.task.name) for attempt in made] == [(0, tasks[0]), (1, tasks[1])]
     assert describe_failures([], 2) == "  all 2 attempts succeeded"
 
@@ -137,6 +155,6 @@ def test_attempts_go_on_after_a_failure_and_give_up_when_most_fail(demonstrator)
     slow = SimulatedArm(arm.world, limits=GuardConfig(max_speed_deg_s=3.0))  # it gets nowhere
     failing = Demonstrator(slow, SimulatedLeader(slow), demonstrator._cameras, fps=10)
     with pytest.raises(RuntimeError, match=r"too many demonstrations failed; those that succeeded: \{.*0\}"):
-        list(attempts(failing, ["reach-touch"], 1, first_seed=0))
+        list(attempts(failing, {"reach-touch": 1}, first_seed=0))
     one = replace(made[0], verdict=replace(made[0].verdict, done=dict.fromkeys(made[0].verdict.done, ())))
     assert describe_failures([one], 3) == "  3 of 4 attempts succeeded; left out are the seeds 0 (reach-touch)"

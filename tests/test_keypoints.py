@@ -14,7 +14,14 @@ from lerobot_vla_plugin.camera_batch import jitter_colors
 from lerobot_vla_plugin.episode_losses import steps_inside_episode
 from lerobot_vla_plugin.modeling_vla import VLAFastPolicy, VLAFlowPolicy
 from lerobot_vla_plugin.models.built_in import byte_tokenizer
-from lerobot_vla_plugin.models.keypoints import MAX_CAMERAS, InstructionCode, KeypointReader, image_places
+from lerobot_vla_plugin.models.keypoints import (
+    MAX_CAMERAS,
+    ChunkGuesses,
+    ChunkRegressor,
+    InstructionCode,
+    KeypointReader,
+    image_places,
+)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +126,41 @@ def test_tokens_of_keypoints_know_no_place(policy):
         places.weight.normal_()
         assert torch.equal(backbone.encode_images(picture), before)
     assert not places.weight.requires_grad
+
+
+class TestGuesses:
+    """Several guesses, of which the nearest learns."""
+
+    def test_the_likeliest_is_the_one_with_the_highest_score(self):
+        chunks, scores = torch.randn(2, 3, 4, 6), torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+        assert torch.equal(ChunkGuesses(chunks, scores).likeliest, torch.stack([chunks[0, 1], chunks[1, 0]]))
+
+    def test_what_was_not_recorded_teaches_nothing(self):
+        inside = torch.tensor([[True, True, False, False]])
+        chunks, actions = torch.randn(1, 3, 4, 6), torch.randn(1, 4, 6)
+        other = actions.where(inside[..., None], torch.full_like(actions, 100.0))
+        guesses = ChunkGuesses(chunks, torch.randn(1, 3))
+        assert torch.equal(*(ChunkRegressor.losses(guesses, wanted, inside) for wanted in (actions, other)))
+
+    def test_two_ways_to_go_are_learnt_as_two(self):
+        """The mean of both is what one guess would learn."""
+        torch.manual_seed(0)
+        regressor, features, states = ChunkRegressor(4, 2, 3), torch.ones(32, 4), torch.zeros(32, 2)
+        optimizer = torch.optim.Adam(regressor.parameters(), 1e-3)
+        ways = torch.tensor([-1.0, 1.0])
+        for _ in range(300):
+            wanted = ways[torch.multinomial(torch.tensor([0.3, 0.7]), 32, replacement=True)]
+            guesses = regressor(features, states)
+            actions, inside = wanted[:, None, None].expand(-1, 3, 2), torch.ones(32, 3, dtype=torch.bool)
+            optimizer.zero_grad()
+            ChunkRegressor.losses(guesses, actions, inside).mean().backward()
+            optimizer.step()
+        with torch.no_grad():
+            guesses = regressor(features[:1], states[:1])
+        torch.testing.assert_close(guesses.likeliest, torch.ones(1, 3, 2), atol=0.1, rtol=0)
+        means = guesses.chunks[0].mean(dim=(1, 2))
+        assert min(abs(means + 1)) < 0.1
+        assert guesses.scores[0].softmax(dim=0)[(means - 1).abs() < 0.1].sum().item() == pytest.approx(0.7, abs=0.15)
 
 
 class TestGuess:

@@ -137,10 +137,21 @@ def test_an_arm_that_stands_still_is_sent_the_whole_chunk(policy, batch, noise):
             chunk = patient.predict_action_chunk(batch, noise)
 
 
-@pytest.mark.parametrize("still", [-0.1, 1.0])
-def test_a_share_of_a_deviation_that_is_none_is_an_error(still):
-    with pytest.raises(ValueError, match=rf"finish_chunk_when_still={still}: expected 0 or more and less than 1"):
-        make_config(finish_chunk_when_still=still)
+def test_the_state_is_noisy_in_training_only(policy, batch):
+    noisy = VLAFlowPolicy(make_config(state_noise=0.1))
+    state = batch["observation.state"]
+    assert torch.equal(noisy.eval()._observe(batch).state, policy.eval()._observe(batch).state)
+    torch.manual_seed(0)
+    noise = torch.stack([noisy.train()._observe(batch).state[:, : state.shape[-1]] for _ in range(300)]) - state
+    assert noise.std().item() == pytest.approx(0.1, rel=0.05)
+    assert noise.mean().item() == pytest.approx(0.0, abs=0.01)
+
+
+@pytest.mark.parametrize("option", ["finish_chunk_when_still", "state_noise"])
+@pytest.mark.parametrize("value", [-0.1, 1.0])
+def test_a_share_of_the_scale_that_is_none_is_an_error(option, value):
+    with pytest.raises(ValueError, match=rf"{option}={value}: expected 0 or more and less than 1"):
+        make_config(**{option: value})
 
 
 def test_non_finite_chunk_is_refused(policy, batch):

@@ -21,7 +21,7 @@ from transformers.models.smolvlm.modeling_smolvlm import (
 
 from .conv_stem import STEM_WIDTHS, put_stem_before
 from .cpu_linear import use_cpu_linear
-from .keypoints import NUM_KEYPOINTS, KeypointReader, Keypoints
+from .keypoints import NUM_KEYPOINTS, ChunkGuesses, KeypointReader, Keypoints
 from .transformer import (
     ROTARY_MAX_WAVELENGTH,
     DecoderLayer,
@@ -48,7 +48,7 @@ class Observation:
         language: Token ids, (b, t).
         language_masks: True for real tokens, (b, t).
         state: Normalised proprioception, (b, state_dim).
-        guess: A chunk that keypoints and state suggest, normalised, (b, chunk, joints); None without keypoints.
+        guesses: Chunks that keypoints and state suggest; None without keypoints.
     """
 
     image_tokens: Sequence[Tensor]
@@ -56,7 +56,12 @@ class Observation:
     language: Tensor
     language_masks: Tensor
     state: Tensor
-    guess: Tensor | None = None
+    guesses: ChunkGuesses | None = None
+
+    @property
+    def guess(self) -> Tensor | None:
+        """The likeliest guess, (b, chunk, joints), for what builds on it: no gradient leads back to what made it."""
+        return None if self.guesses is None else self.guesses.likeliest.detach()
 
 
 class PrefixCache(NamedTuple):

@@ -133,8 +133,7 @@ class FlowMatchingModel(nn.Module):
         """
         samples, chunk_size = actions.shape[:2]
         context = self.action_expert.prepare(self.prefill(observation), chunk_size)
-        # Noise is to teach the expert alone.
-        guess = None if observation.guess is None else observation.guess.detach()
+        guess = observation.guess
         if num_draws > 1:
             context, actions = context.repeat(num_draws), actions.repeat_interleave(num_draws, dim=0)
             guess = None if guess is None else guess.repeat_interleave(num_draws, dim=0)
@@ -164,9 +163,8 @@ class FlowMatchingModel(nn.Module):
         if noise is None:
             noise = sample_noise((state.shape[0], geometry.chunk_size, geometry.action_dim), state.device)
         context = self.action_expert.prepare(self.prefill(observation), noise.shape[1])
-        return euler_integrate(
-            lambda x_t, time: self.denoise_step(x_t, time, context, observation.guess), noise, num_steps
-        )
+        guess = observation.guess
+        return euler_integrate(lambda x_t, time: self.denoise_step(x_t, time, context, guess), noise, num_steps)
 
     def denoise_step(self, x_t: Tensor, time: Tensor, context: ExpertContext, guess: Tensor | None = None) -> Tensor:
         """Velocity at x_t (b, chunk, action_dim) and flow time (b,) above 0, in float32.

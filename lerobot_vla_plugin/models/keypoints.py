@@ -21,6 +21,9 @@ _HIDDEN_WIDTH = 256
 _TOKENS_PER_CAMERA = 4
 _HUBER_BETA = 0.1  # in deviations of a joint
 _REGRESSOR_WIDTH = 512
+_NUM_GUESSES = 3
+_SHARE_OF_ALL = 0.05
+_SCORES_WEIGHT = 0.1
 _SHARPNESS = 4.0  # deviation of a heatmap's scores at the start
 _SPAN = 5  # language tokens: of bytes, about a word
 _NUM_HASHES = 4096
@@ -148,12 +151,32 @@ def image_places(count: int, device: torch.device) -> Tensor:
     return torch.stack([columns.flatten(), rows.flatten()], dim=1)
 
 
-class ChunkRegressor(nn.Module):
-    """Keypoints and state -> a guess of the whole chunk.
+class ChunkGuesses(NamedTuple):
+    """What keypoints and state suggest to do.
 
-    What the pictures show is learnt from its error within minutes; squared errors of noisy chunks tell the pictures'
+    Attributes:
+        chunks: The guesses of each sample, normalised, (b, g, chunk, joints).
+        scores: Logits of which one it is, (b, g).
+    """
+
+    chunks: Tensor
+    scores: Tensor
+
+    @property
+    def likeliest(self) -> Tensor:
+        """The guess that is the likeliest, (b, chunk, joints)."""
+        return self.chunks[torch.arange(len(self.chunks), device=self.chunks.device), self.scores.argmax(dim=1)]
+
+
+class ChunkRegressor(nn.Module):
+    """Keypoints and state -> guesses of the whole chunk.
+
+    What the pictures show is learnt from their error within minutes; squared errors of noisy chunks tell the pictures'
     side little, and it takes several times as many steps until the instruction is heeded. Knowledge insulation (arXiv
     2505.23705) trains its backbone on tokens for the same reason.
+
+    Beside a cube one demonstration has begun to close the jaws and the other has not. The mean of both closes them half
+    and opens them again; one of several guesses goes through with it (multiple hypotheses, arXiv 1612.00197).
 
     Args:
         num_features: Width of the keypoints' features.
@@ -169,15 +192,29 @@ class ChunkRegressor(nn.Module):
             nn.SiLU(),
             nn.Linear(_REGRESSOR_WIDTH, _REGRESSOR_WIDTH),
             nn.SiLU(),
-            nn.Linear(_REGRESSOR_WIDTH, chunk_size * num_joints),
+            nn.Linear(_REGRESSOR_WIDTH, _NUM_GUESSES * (1 + chunk_size * num_joints)),
         )
 
-    def forward(self, features: Tensor, states: Tensor) -> Tensor:
-        """Features (b, features) and states (b, joints) -> a chunk (b, chunk, joints), in float32."""
-        guess = self.layers(torch.cat([features, states.to(features.dtype)], dim=1))
-        return guess.unflatten(1, (self.chunk_size, -1)).float()
+    def forward(self, features: Tensor, states: Tensor) -> ChunkGuesses:
+        """Features (b, features) and states (b, joints) -> guesses, in float32."""
+        found = self.layers(torch.cat([features, states.to(features.dtype)], dim=1)).float()
+        chunks = found[:, _NUM_GUESSES:].unflatten(1, (_NUM_GUESSES, self.chunk_size, -1))
+        return ChunkGuesses(chunks, found[:, :_NUM_GUESSES])
 
     @staticmethod
-    def losses(guess: Tensor, actions: Tensor) -> Tensor:
-        """Huber loss of chunks that are scaled to deviation 1, element by element, (b, chunk, joints)."""
-        return F.smooth_l1_loss(guess, actions, beta=_HUBER_BETA, reduction="none")
+    def losses(guesses: ChunkGuesses, actions: Tensor, inside: Tensor) -> Tensor:
+        """Huber loss of the guess that is the nearest, with a little of the others', and which one that is; (b,).
+
+        Args:
+            guesses: As `forward` gives them.
+            actions: What was to be guessed, scaled to a deviation of about 1, (b, chunk, joints).
+            inside: Which of its steps were recorded, (b, chunk).
+        """
+        wanted = actions[:, None].expand_as(guesses.chunks)
+        errors = F.smooth_l1_loss(guesses.chunks, wanted, beta=_HUBER_BETA, reduction="none").mean(dim=3)
+        errors = (errors * inside[:, None]).sum(dim=2) / inside.sum(dim=1, keepdim=True).clamp_min(1)
+        nearest = errors.min(dim=1)
+        # Without a share of it a guess that is never the nearest would never learn.
+        of_chunks = (1 - _SHARE_OF_ALL) * nearest.values + _SHARE_OF_ALL * errors.mean(dim=1)
+        of_scores = F.cross_entropy(guesses.scores, nearest.indices, reduction="none")
+        return of_chunks + _SCORES_WEIGHT * of_scores
