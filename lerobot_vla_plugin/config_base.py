@@ -47,8 +47,8 @@ class VLAConfig(PreTrainedConfig):
         train_state_proj: Train the projection of the state into the prefix.
         init_from: Folder or hub name of a smolvla or vla_flow checkpoint, for vla_fast also of a vla_fast one, to start
             the weights from. Read once, when a fresh policy is made; a checkpoint of that run never reads it again.
-        guess_loss_weight: Weight of a second loss where the backbone reads keypoints ("small"): of a guess of the chunk
-            that a small network makes of the keypoints, and on which the policy then builds. 0 leaves it out.
+        guess_loss_weight: Weight of a second loss where the backbone reads keypoints ("small"): of guesses of the chunk
+            that a small network makes of the keypoints, and on the likeliest of which the policy builds. 0 leaves it out.
         color_jitter: How much light and colors of the pictures vary in training: brightness and contrast by twice this
             share, each color channel by this deviation. Drawn for each picture, on the policy's device.
         state_noise: Deviation of what is added to the joint positions in training, in the scaled ones that the policy
