@@ -114,7 +114,7 @@ def make_chunk_regressor(config: VLAConfig, backbone: VLMBackbone) -> ChunkRegre
     num_features = backbone.keypoints.num_features(len(config.image_features) - config.empty_cameras)
     action = config.action_feature
     assert action is not None
-    return ChunkRegressor(num_features, action.shape[0], config.chunk_size)
+    return ChunkRegressor(num_features, action.shape[0], config.chunk_size, config.num_guesses)
 
 
 def open_vision_cache(

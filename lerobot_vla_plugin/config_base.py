@@ -47,8 +47,10 @@ class VLAConfig(PreTrainedConfig):
         train_state_proj: Train the projection of the state into the prefix.
         init_from: Folder or hub name of a smolvla or vla_flow checkpoint, for vla_fast also of a vla_fast one, to start
             the weights from. Read once, when a fresh policy is made; a checkpoint of that run never reads it again.
-        guess_loss_weight: Weight of a second loss where the backbone reads keypoints ("small"): of guesses of the chunk
-            that a small network makes of the keypoints, and on the likeliest of which the policy builds. 0 leaves it out.
+        guess_loss_weight: Weight of a second loss where the backbone reads keypoints ("small"): of the whole chunk as
+            guessed from the keypoints by a small network; the policy builds on the likeliest guess. 0 leaves it out.
+        num_guesses: How many such guesses, of which only the nearest to what was demonstrated learns much. With one, a
+            policy that sees two ways to go guesses their mean.
         color_jitter: How much light and colors of the pictures vary in training: brightness and contrast by twice this
             share, each color channel by this deviation. Drawn for each picture, on the policy's device.
         state_noise: Deviation of what is added to the joint positions in training, in the scaled ones that the policy
@@ -101,6 +103,7 @@ class VLAConfig(PreTrainedConfig):
     init_from: str | None = None
 
     guess_loss_weight: float = 3.0
+    num_guesses: int = 1
     color_jitter: float = 0.0
     state_noise: float = 0.0
     gradient_checkpointing: bool = False
@@ -136,6 +139,8 @@ class VLAConfig(PreTrainedConfig):
             raise ValueError(f"joint_unit={self.joint_unit!r}: expected one of {', '.join(JOINT_UNITS)}")
         if not 0 <= self.color_jitter < 0.5:
             raise ValueError(f"color_jitter={self.color_jitter}: expected 0 or more and less than 0.5")
+        if self.num_guesses < 1:
+            raise ValueError(f"num_guesses={self.num_guesses}: expected 1 or more; guess_loss_weight=0 leaves them out")
         for name in ("finish_chunk_when_still", "state_noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(

@@ -135,6 +135,20 @@ class TestGuesses:
         chunks, scores = torch.randn(2, 3, 4, 6), torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
         assert torch.equal(ChunkGuesses(chunks, scores).likeliest, torch.stack([chunks[0, 1], chunks[1, 0]]))
 
+    def test_a_policy_builds_on_several(self):
+        policy = VLAFlowPolicy(make_config(vlm_model_name="small", prediction="actions", num_guesses=3)).train()
+        batch = make_batch(policy)
+        observation = policy._observe(batch)
+        assert observation.guesses.chunks.shape == (3, 3, 8, 6)
+        policy.forward(batch)[0].backward()
+        assert policy.chunk_regressor.layers[-1].weight.grad[:3].abs().max() > 0
+        assert torch.equal(observation.guess, observation.guesses.likeliest)
+        assert not observation.guess.requires_grad
+
+    def test_none_is_an_error(self):
+        with pytest.raises(ValueError, match="num_guesses=0: expected 1 or more"):
+            make_config(num_guesses=0)
+
     def test_what_was_not_recorded_teaches_nothing(self):
         inside = torch.tensor([[True, True, False, False]])
         chunks, actions = torch.randn(1, 3, 4, 6), torch.randn(1, 4, 6)
@@ -145,7 +159,7 @@ class TestGuesses:
     def test_two_ways_to_go_are_learnt_as_two(self):
         """The mean of both is what one guess would learn."""
         torch.manual_seed(0)
-        regressor, features, states = ChunkRegressor(4, 2, 3), torch.ones(32, 4), torch.zeros(32, 2)
+        regressor, features, states = ChunkRegressor(4, 2, 3, num_guesses=3), torch.ones(32, 4), torch.zeros(32, 2)
         optimizer = torch.optim.Adam(regressor.parameters(), 1e-3)
         ways = torch.tensor([-1.0, 1.0])
         for _ in range(300):

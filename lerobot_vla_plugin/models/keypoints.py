@@ -21,7 +21,6 @@ _HIDDEN_WIDTH = 256
 _TOKENS_PER_CAMERA = 4
 _HUBER_BETA = 0.1  # in deviations of a joint
 _REGRESSOR_WIDTH = 512
-_NUM_GUESSES = 3
 _SHARE_OF_ALL = 0.05
 _SCORES_WEIGHT = 0.1
 _SHARPNESS = 4.0  # deviation of a heatmap's scores at the start
@@ -182,24 +181,28 @@ class ChunkRegressor(nn.Module):
         num_features: Width of the keypoints' features.
         num_joints: Joints.
         chunk_size: Steps of a chunk.
+        num_guesses: How many.
     """
 
-    def __init__(self, num_features: int, num_joints: int, chunk_size: int):
+    def __init__(self, num_features: int, num_joints: int, chunk_size: int, num_guesses: int = 1):
         super().__init__()
-        self.chunk_size = chunk_size
+        self.chunk_size, self.num_guesses = chunk_size, num_guesses
+        self._num_scores = num_guesses if num_guesses > 1 else 0
         self.layers = nn.Sequential(
             nn.Linear(num_features + num_joints, _REGRESSOR_WIDTH),
             nn.SiLU(),
             nn.Linear(_REGRESSOR_WIDTH, _REGRESSOR_WIDTH),
             nn.SiLU(),
-            nn.Linear(_REGRESSOR_WIDTH, _NUM_GUESSES * (1 + chunk_size * num_joints)),
+            nn.Linear(_REGRESSOR_WIDTH, self._num_scores + num_guesses * chunk_size * num_joints),
         )
 
     def forward(self, features: Tensor, states: Tensor) -> ChunkGuesses:
         """Features (b, features) and states (b, joints) -> guesses, in float32."""
         found = self.layers(torch.cat([features, states.to(features.dtype)], dim=1)).float()
-        chunks = found[:, _NUM_GUESSES:].unflatten(1, (_NUM_GUESSES, self.chunk_size, -1))
-        return ChunkGuesses(chunks, found[:, :_NUM_GUESSES])
+        chunks = found[:, self._num_scores :].unflatten(1, (self.num_guesses, self.chunk_size, -1))
+        return ChunkGuesses(
+            chunks, found[:, : self._num_scores] if self._num_scores else torch.zeros_like(found[:, :1])
+        )
 
     @staticmethod
     def losses(guesses: ChunkGuesses, actions: Tensor, inside: Tensor) -> Tensor:
