@@ -182,7 +182,9 @@ def train(model: GraspRegressor, frames: Frames, steps: int, batch: int, name: s
         for step in range(steps):
             part = frames.select(draw.integers(len(frames.grasps), size=batch))
             inside = torch.ones(batch, 1, dtype=torch.bool)
-            losses = ChunkRegressor.losses(model(part), part.grasps[:, None] / STATE_STD_DEG, inside)
+            guesses = model(part)
+            of_arm = guesses._replace(chunks=guesses.chunks[..., :5])
+            losses = ChunkRegressor.losses(of_arm, part.grasps[:, None, :5] / STATE_STD_DEG, inside)
             optimizer.zero_grad()
             losses.mean().backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -105,13 +105,19 @@ class TestDraft:
     def model(self) -> ActionTokenModel:
         return make_model(reads_draft=True)
 
-    @pytest.fixture
-    def draft(self, grammar) -> Draft:
-        generator, rows, drafted = torch.Generator().manual_seed(3), grammar.start(3), []
+    @staticmethod
+    def draw(grammar, generator) -> tuple[torch.Tensor, Draft]:
+        """Three whole chunks, and the same as drafts."""
+        rows, drafted = grammar.start(3), []
         while rows.any():
             token, rows = grammar.choose(torch.randn(3, VOCAB_SIZE + 1, generator=generator), rows)
             drafted.append(token)
-        return grammar.lay_out(torch.stack([*drafted, torch.full((3,), grammar.end_marker)], dim=1))
+        ids = torch.stack(drafted, dim=1)
+        return ids, grammar.lay_out(torch.cat([ids, torch.full((3, 1), grammar.end_marker)], dim=1))
+
+    @pytest.fixture
+    def draft(self, grammar) -> Draft:
+        return self.draw(grammar, torch.Generator().manual_seed(3))[1]
 
     @torch.no_grad()
     def test_cached_is_teacher_forced(self, model, observation, tokens, grammar, draft):
@@ -138,21 +144,13 @@ class TestDraft:
         generator = torch.Generator().manual_seed(4)
         optimizer = torch.optim.Adam(model.parameters(), 3e-3)
 
-        def batch():
-            rows, drafted = grammar.start(3), []
-            while rows.any():
-                token, rows = grammar.choose(torch.randn(3, VOCAB_SIZE + 1, generator=generator), rows)
-                drafted.append(token)
-            ids = torch.stack(drafted, dim=1)
-            return ids, grammar.lay_out(torch.cat([ids, torch.full((3, 1), grammar.end_marker)], dim=1))
-
         for _ in range(150):
-            ids, draft = batch()
+            ids, draft = self.draw(grammar, generator)
             losses, masks, _ = model.loss(observation, grammar, ids, ids != grammar.end_marker, draft)
             optimizer.zero_grad()
             losses[masks].mean().backward()
             optimizer.step()
-        ids, draft = batch()
+        ids, draft = self.draw(grammar, generator)
         written, _ = model.generate(observation, grammar, draft)
         assert (written[:, : ids.shape[1]] == ids).float().mean() > 0.9
 
