@@ -32,7 +32,6 @@ The same with `--state-noise 0.1 --guesses 3`:
 """
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,37 +47,47 @@ from lerobot_vla_plugin.fast_record import attempts
 from lerobot_vla_plugin.models.keypoints import ChunkRegressor
 from lerobot_vla_plugin.progress import StepBar
 from lerobot_vla_plugin.text_table import align
-from lerobot_vla_plugin.twin.grasp_plan import choose_yaw
-from lerobot_vla_plugin.twin.scenes import TASKS, CubePose, draw_layout
+from lerobot_vla_plugin.twin.scenes import TASKS, draw_layout
 from lerobot_vla_plugin.twin.world import World
 
 FPS, CHUNK_SIZE, JOINTS = 10, 16, 6
 PICKING = ("pick-lift", "pick-place")
 LEARNING_RATE, BATCH_SIZE = 1e-3, 64
-PLAYED = [(2, 0.0), (4, 0.0), (8, 0.0), (2, 0.1), (4, 0.1), (8, 0.1)]
+PLAYED = [(2, 0.0), (4, 0.0), (8, 0.0), (2, 0.3), (4, 0.3), (8, 0.3)]
 _SCALE_M = 0.1  # of the table, so that places are numbers around 1
 
 
 def told(world: World) -> list[float]:
-    """What a policy would have to see: pose of the named cube, place of the bin, and whether there is one."""
+    """What a policy would have to see: place of the named cube, place of the bin, and whether there is one."""
     layout = world.layout
     x_m, y_m, z_m = world.cube_m(layout.color)
-    yaw_rad = choose_yaw(CubePose(x_m, y_m, world.cube_yaw_rad(layout.color)))
     bin_x_m, bin_y_m = layout.bin_m if layout.has_bin else (0.0, 0.0)
     places_m = np.array([x_m, y_m, z_m, bin_x_m, bin_y_m])
-    return [*places_m / _SCALE_M, math.sin(yaw_rad), math.cos(yaw_rad), float(layout.has_bin)]
+    return [*places_m / _SCALE_M, float(layout.has_bin)]
 
 
 class ToldArm(SimulatedArm):
-    """An arm that notes, at every reading, where things are."""
+    """An arm that notes, at every reading, where things are.
+
+    Attributes:
+        notes: What was noted.
+        deviation_m: Of the error with which the cube's place on the table is noted, in [m].
+    """
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.notes: list[list[float]] = []
+        self.deviation_m, self._error_m = 0.0, np.zeros(2)
+
+    def draw_error(self, seed: int) -> None:
+        """Note the cube beside its place from now on, always by the same."""
+        self._error_m = np.random.default_rng((seed, 3)).normal(scale=self.deviation_m, size=2)
 
     def read(self):
         """As `SimulatedArm.read`."""
-        self.notes.append(told(self.world))
+        x, y, *rest = told(self.world)
+        error_x, error_y = self._error_m / _SCALE_M
+        self.notes.append([x + error_x, y + error_y, *rest])
         return super().read()
 
 
@@ -148,6 +157,7 @@ class ToldPolicy:
 
 def attempt(policy: ToldPolicy, arm: ToldArm, task: str, seed: int, execution: ChunkExecution) -> bool:
     """One scene, until a cube has been taken or the time is over."""
+    arm.draw_error(seed)
     arm.start(draw_layout(task, seed))
     execution.clear()
     for _ in range(round(TASKS[task].time_limit_s * FPS)):
@@ -181,6 +191,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000, help="optimiser steps")
     parser.add_argument("--state-noise", type=float, default=0.0, help="as --policy.state_noise")
     parser.add_argument("--guesses", type=int, default=1, help="as --policy.num_guesses")
+    parser.add_argument(
+        "--place-error",
+        type=float,
+        default=0.0,
+        help="deviation of the error, constant for a scene, with which evaluations tell x and y of the cube, in [m]",
+    )
     parser.add_argument("--scenes", type=int, default=30, help="unseen scenes of each task")
     parser.add_argument("--first-scene", type=int, default=1000, help="seed of the first of them")
     parser.add_argument("--seed", type=int, default=0, help="of the network")
@@ -190,6 +206,7 @@ def main() -> None:
     samples = record(arm, dict(zip(PICKING, arguments.episodes, strict=True)), arguments.same_start)
     policy = ToldPolicy(samples, arguments.state_noise, arguments.guesses)
     policy.train(samples, arguments.steps)
+    arm.deviation_m = arguments.place_error
     seeds = range(arguments.first_scene, arguments.first_scene + arguments.scenes)
     lines = [["n_action_steps", "still", *PICKING, "all", "interval"]]
     lines += [row(policy, arm, *played, seeds) for played in PLAYED]

@@ -48,6 +48,8 @@ class ArmModel:
         fingertip_half_length_m: Half of what of it touches cubes.
         closed_rad: Angle of the gripper that presses on a cube with all its force, in [rad].
         open_rad: Angles of the gripper, from and to, in which a cube goes between the jaws, in [rad].
+        clearance_m: Of the fixed finger from a cube, on its way down; the moving one has what is left of the opening.
+        aligns_jaws: Whether the wrist turns the jaws to the cube's faces; wide ones take it however it is turned.
         press_m: How far into a cube the fingertips aim to touch it; more where they cannot point straight down.
         wrist_view: How the camera on the gripper looks, in its axes.
     """
@@ -65,6 +67,8 @@ class ArmModel:
     fingertip_half_length_m: float
     closed_rad: float
     open_rad: tuple[float, float]
+    clearance_m: float
+    aligns_jaws: bool
     press_m: float
     wrist_view: View
 

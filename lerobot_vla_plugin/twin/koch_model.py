@@ -237,6 +237,8 @@ KOCH = ArmModel(
     fingertip_half_length_m=FINGERTIP_HALF_LENGTH_M,
     closed_rad=-0.12,
     open_rad=(0.95, 1.1),
+    clearance_m=0.012,
+    aligns_jaws=True,
     press_m=0.008,
     # Above the gripper when it points away from the base, as it does far out, where it cannot point down.
     wrist_view=View(eye_m=(0.0, -0.06, 0.01), target_m=(0.0, -0.02, -0.09), fovy_deg=75),

@@ -133,7 +133,10 @@ SO101 = ArmModel(
     finger_tip_m=FINGER_TIP_M,
     fingertip_half_length_m=FINGERTIP_HALF_LENGTH_M,
     closed_rad=-0.12,  # further than a cube lets the jaws close: what lacks is the force of the grip
-    open_rad=(0.525, 0.625),
+    # Twice as wide as a cube: who comes down beside it by a centimetre, or turned, grasps it all the same.
+    open_rad=(0.8, 0.9),
+    clearance_m=0.017,
+    aligns_jaws=False,
     press_m=0.003,
     # Where its wrist camera mount sits.
     wrist_view=View(eye_m=(0.0, 0.07, 0.02), target_m=(0.0, 0.03, -0.11), fovy_deg=75),

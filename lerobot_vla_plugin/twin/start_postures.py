@@ -59,4 +59,4 @@ def _at_cube(kinematics: Kinematics, layout: Layout, rng: np.random.Generator) -
     aside_m = rng.uniform(-_ASIDE_M, _ASIDE_M, 2)
     height_m = grasp_height_m(kinematics.arm) + rng.uniform(*_ABOVE_GRASP_M)
     place_m = np.array([cube.x_m + aside_m[0], cube.y_m + aside_m[1], height_m])
-    return place_m, choose_yaw(cube) + rng.uniform(-_OFF_YAW_RAD, _OFF_YAW_RAD)
+    return place_m, choose_yaw(cube, kinematics.arm) + rng.uniform(-_OFF_YAW_RAD, _OFF_YAW_RAD)
