@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("mujoco")
 pytest.importorskip("mink")
 
+from lerobot_vla_plugin.twin.grasp_plan import choose_yaw
 from lerobot_vla_plugin.twin.hand import perform
 from lerobot_vla_plugin.twin.kinematics import Kinematics
 from lerobot_vla_plugin.twin.scenes import CUBE_HALF_M, draw_layout
@@ -30,8 +31,12 @@ def kinematics() -> Kinematics:
 
 @pytest.fixture(scope="module")
 def holding(world: World, kinematics: Kinematics):
-    """A cube in the air, as `perform` left it."""
-    world.reset(draw_layout("pick-lift", 3))
+    """A cube in the air, held at its faces, as `perform` left it."""
+    layout = draw_layout("pick-lift", 3)
+    cube = layout.cubes[layout.color]
+    # One that is held at its edges turns in the jaws.
+    cube = replace(cube, yaw_rad=choose_yaw(cube, SO101))
+    world.reset(replace(layout, cubes={**layout.cubes, layout.color: cube}))
     assert perform(world, kinematics, np.random.default_rng(3)).success
     return world.save()
 
