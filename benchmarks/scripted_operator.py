@@ -15,8 +15,8 @@ simulated seconds a real one:
     pick-lift      100/100   100.0%   96.3% - 100.0%      4.5 s      30 x
     pick-place       96/100    96.0%    90.2% - 98.4%      5.7 s      31 x
 
-With `--arm koch` 100, 98 and 98. Of 200 scenes with the bin the SO-101 fails in 8: the bin or the other cube stands where
-its open jaw comes down. (Jaws that opened little wider than a cube did not, and taught policies less.)
+With `--arm koch` 100, 98 and 98. Where the SO-101 fails, one of its wide open jaws comes down on the bin, seldom on the
+other cube. Jaws that open little wider than a cube do so less often, but taught policies less.
 """
 
 import argparse
