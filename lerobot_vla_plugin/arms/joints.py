@@ -181,6 +181,7 @@ class _JointScale:
         return -percent if self._mirrors else percent
 
     def to_exact_ticks[T: (float, NDArray[np.float64])](self, units: T) -> T:
+        """Positions in the unit of the mode -> [ticks], not rounded, of any shape; ValueError if one is not finite."""
         if not (math.isfinite(units) if isinstance(units, float) else np.isfinite(units).all()):
             raise ValueError(f"{self._name}: expected finite values in {self._mode}, got {units}")
         if self._mode is NormMode.DEGREES:
